@@ -1,0 +1,42 @@
+"""The contract of a store. `tests/backends/contract.py` is its meaning in tests; every backend passes it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from kvmcp.backends.ops import Event, NsKey, Op, Reply
+
+
+class Backend(Protocol):
+    """A key-value store.
+
+    As many replies as operations, in order. Operations of one batch run in order; other batches may run
+    between them, except inside `Atomic`. A fault of the store is a `Failure` in the place of the reply; an
+    exception is a bug. Everything works on asyncio and on trio.
+    """
+
+    async def start(self) -> None:
+        """Begin; returns at once. A store that cannot be reached yet answers with failures until it can."""
+        ...
+
+    async def aclose(self) -> None:
+        """End connections and background work. Later calls answer `REDIS_NOT_CONNECTED`."""
+        ...
+
+    def execute_now(self, batch: Sequence[Op]) -> list[Reply] | None:
+        """The replies, if the store can give them without waiting; otherwise None, and nothing was done."""
+        ...
+
+    async def execute(self, batch: Sequence[Op]) -> list[Reply]:
+        """Run the operations. A cancelled call leaves the store usable; what was sent may still happen."""
+        ...
+
+    def watch(
+        self, keys: Sequence[NsKey] = (), channels: Sequence[NsKey] = ()
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """Changes of `keys` and messages on `channels`, from the moment the context is entered.
+
+        A watcher that does not read loses the oldest events beyond a bounded queue and is told so by a
+        `Gap` in their place; it never slows writers or other watchers.
+        """
+        ...

@@ -1,0 +1,143 @@
+"""What a handler answers: a plan, as a value. Handlers are pure; the engine carries plans out.
+
+    Plan = Answer | Fail | AskBackend | AskClient | Start
+
+`AskBackend` and `AskClient` carry a continuation: a frozen struct whose `resume` is called with what came back.
+It can be compared, printed and (for `AskClient`, which in the stateless era travels to the client and back)
+serialised.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from kvmcp.core.errors import INVALID_PARAMS, RpcError
+from kvmcp.core.wire.common import (
+    ClientAnswer,
+    ClientCapabilities,
+    ClientRequest,
+    Implementation,
+    LogLevel,
+    ProgressToken,
+    Result,
+    TextContent,
+    ToolResult,
+)
+
+
+class Caller(Struct, frozen=True):
+    """On whose behalf a request runs. Made at the edge, where the peer was authenticated."""
+
+    principal: str = ""
+    """Who; empty where the transport itself is the identity, as on stdio."""
+    namespace: str = "default"
+    scopes: frozenset[str] = frozenset()
+
+
+class Context(Struct, frozen=True):
+    """What a handler may know of its request besides the arguments."""
+
+    caller: Caller
+    protocol_version: str
+    client_capabilities: ClientCapabilities
+    client_info: Implementation | None = None
+    """For display and logs only: a peer may write anything here."""
+    progress_token: ProgressToken | None = None
+    log_level: LogLevel | None = None
+    """Modern: the least severe level that this request asked for; None sends no log messages."""
+    trace: Mapping[str, str] = {}
+    """W3C `traceparent`, `tracestate` and `baggage` as they came."""
+
+
+class BackendThen(Protocol):
+    """Continuation of `AskBackend`: `replies` has one reply per operation, in order."""
+
+    def resume(self, replies: Sequence[object], context: Context) -> "Plan": ...
+
+
+class ClientThen(Protocol):
+    """Continuation of `AskClient`. A frozen msgspec Struct with a tag, listed in the handler's `continuations`.
+
+    `answers` maps the keys of the requests to what the client answered; a key is missing where the client
+    does not offer what the request needs.
+    """
+
+    def resume(self, answers: Mapping[str, ClientAnswer], context: Context) -> "Plan": ...
+
+
+class Answer(Struct, frozen=True, gc=False):
+    """Done: send this result."""
+
+    result: Result
+
+
+class Fail(Struct, frozen=True, gc=False):
+    """Done: send a protocol error. For faults of the request, not of the tool; see `tool_error`."""
+
+    error: RpcError
+
+
+class AskBackend(Struct, frozen=True):
+    """Run operations (opaque to the engine), then go on."""
+
+    ops: tuple[object, ...]
+    then: BackendThen
+    writes: bool = False
+    """Whether an operation may change the store: without a reply its outcome is then unknown."""
+
+
+class AskClient(Struct, frozen=True):
+    """Ask the client, then go on. Keys name the answers; requests the client does not offer are left out.
+
+    In the legacy eras each becomes a request to the client; in the modern one the answer is `input_required`
+    and `then` travels in the sealed `requestState`.
+    """
+
+    requests: Mapping[str, ClientRequest]
+    then: ClientThen
+
+
+class Start(Struct, frozen=True):
+    """Run a job in its own task: something the driver can run, opaque to the engine."""
+
+    job: object
+
+
+Plan: TypeAlias = Answer | Fail | AskBackend | AskClient | Start
+
+
+class ToolError(Struct, frozen=True):
+    """Why a tool failed, for the model and for programs: `structuredContent.error` of an `isError` result."""
+
+    code: str
+    message: str
+    retryable: bool = False
+    details: Raw | UnsetType = UNSET
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def error_result(error: ToolError) -> ToolResult:
+    """The result with `isError` for a tool's failure: the text reads `CODE: message`."""
+    return ToolResult(
+        content=(TextContent(f"{error.code}: {error.message}"),),
+        structured=_encode({"error": error}),
+        is_error=True,
+    )
+
+
+def tool_error(code: str, message: str, retryable: bool = False) -> Answer:
+    """Answer with a tool's failure. Write `message` so that a model can correct itself."""
+    return Answer(error_result(ToolError(code, message, retryable)))
+
+
+class _MissingUri(Struct, frozen=True):
+    uri: str
+
+
+def resource_not_found(uri: str) -> Fail:
+    """There is no such resource. The legacy era turns the code into -32002."""
+    return Fail(RpcError(INVALID_PARAMS, "resource not found", Raw(_encode(_MissingUri(uri)))))

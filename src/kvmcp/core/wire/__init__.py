@@ -1,0 +1,1 @@
+"""What travels, as types: `common` to all revisions, `legacy` only, `modern` only."""
