@@ -164,9 +164,7 @@ class Catalog:
             case Resource():
                 return self._put("resources", "resources", self._resources, item.uri, item)
             case ResourceTemplate():
-                return self._put(
-                    "templates", "resources", self._templates, item.uri_template.text, item
-                )
+                return self._put("templates", "resources", self._templates, item.uri_template.text, item)
             case Prompt():
                 return self._put("prompts", "prompts", self._prompts, item.name, item)
 
@@ -182,9 +180,7 @@ class Catalog:
             case Prompt(name=key):
                 return self._drop("prompts", self._prompts, key)
 
-    def _put(
-        self, kind: ListKind, feature: Feature, shelf: _Shelf[ItemT], key: str, item: ItemT
-    ) -> ListKind:
+    def _put(self, kind: ListKind, feature: Feature, shelf: _Shelf[ItemT], key: str, item: ItemT) -> ListKind:
         if key in shelf:
             raise LocalProtocolError(f"{kind}: {key!r} is there already")
         self._numbers += 1
@@ -242,15 +238,15 @@ class Catalog:
             after = int(cursor)
             if not 0 < after <= self._numbers:
                 return None
-        shelf: Mapping[str, tuple[int, Item]] = {
+        shelves: Mapping[ListKind, Mapping[str, tuple[int, Item]]] = {
             "tools": self._tools,
             "resources": self._resources,
             "templates": self._templates,
             "prompts": self._prompts,
-        }[kind]
+        }
         entries = [
             (number, item)
-            for number, item in shelf.values()
+            for number, item in shelves[kind].values()
             if number > after and (not isinstance(item, Tool) or item.listed)
         ]
         chosen = entries[:size]

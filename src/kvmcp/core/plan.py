@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from kvmcp.core.errors import INVALID_PARAMS, RpcError
+from kvmcp.core.errors import RESOURCE_NOT_FOUND, RpcError
 from kvmcp.core.wire.common import (
     ClientAnswer,
     ClientCapabilities,
@@ -139,5 +139,5 @@ class _MissingUri(Struct, frozen=True):
 
 
 def resource_not_found(uri: str) -> Fail:
-    """There is no such resource. The legacy era turns the code into -32002."""
-    return Fail(RpcError(INVALID_PARAMS, "resource not found", Raw(_encode(_MissingUri(uri)))))
+    """There is no such resource. The modern era, which has no code for it, writes -32602."""
+    return Fail(RpcError(RESOURCE_NOT_FOUND, "resource not found", Raw(_encode(_MissingUri(uri)))))

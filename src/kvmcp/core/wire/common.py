@@ -10,9 +10,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 Role: TypeAlias = Literal["user", "assistant"]
 
-LogLevel: TypeAlias = Literal[
-    "debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"
-]
+LogLevel: TypeAlias = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 LOG_LEVELS: tuple[LogLevel, ...] = (
     "debug", "info", "notice", "warning", "error", "critical", "alert", "emergency",
 )  # fmt: skip
@@ -180,21 +178,21 @@ Result: TypeAlias = ToolResult | ReadResult | PromptResult | CompletionResult
 # --- what a server asks of a client ---------------------------------------------------------------------------
 
 
-class ElicitForm(Struct, frozen=True):
+class ElicitForm(Struct, frozen=True, tag="form"):
     """Ask the person to fill in a form. `schema` is JSON text: a flat object of primitives. Never for secrets."""
 
     message: str
     schema: bytes
 
 
-class ElicitUrl(Struct, frozen=True):
+class ElicitUrl(Struct, frozen=True, tag="url"):
     """Ask the person to open a URL (since 2025-11-25)."""
 
     message: str
     url: str
 
 
-class Sample(Struct, frozen=True):
+class Sample(Struct, frozen=True, tag="sample"):
     """Ask for a completion by the client's model. `params` is the JSON text of `CreateMessageRequest.params`."""
 
     params: bytes
@@ -202,7 +200,7 @@ class Sample(Struct, frozen=True):
     """Whether `params` holds `tools` or `toolChoice`: needs the client's `sampling.tools`."""
 
 
-class ListRoots(Struct, frozen=True):
+class ListRoots(Struct, frozen=True, tag="roots"):
     """Ask which folders or places the client lets the server look at."""
 
 

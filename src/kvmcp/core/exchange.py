@@ -1,0 +1,404 @@
+"""The life of requests: from an admitted request to exactly one answer, or none where it was cancelled.
+
+        begin ─▸ plan ─┬─ Answer, Fail ───────────────────────────────▸ settled
+                       ├─ AskBackend ─▸ waiting for a batch ─▸ resume ─▸ plan …
+                       ├─ AskClient ──▸ waiting for the client ▸ resume ─▸ plan …   (see `asking`)
+                       └─ Start ──────▸ working ─▸ WorkDone, WorkFailed ▸ settled
+
+An exchange is settled by whatever comes first: its outcome, a cancellation, its deadline, the end. What comes
+later finds it settled and is dropped. Knows plans, tickets and time; neither methods nor eras, but for the one
+place where the eras differ: how a client is asked.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum, auto
+from itertools import islice
+from typing import Final, Protocol, TypeAlias, cast
+
+import msgspec
+from msgspec import Raw, Struct
+
+from kvmcp.core.commands import (
+    AnswerWork,
+    Command,
+    Report,
+    RunBatch,
+    StartWork,
+    StopWork,
+    Ticket,
+    WorkDone,
+    WorkFailed,
+)
+from kvmcp.core.deadlines import Deadlines
+from kvmcp.core.errors import INTERNAL_ERROR, INVALID_REQUEST, LocalProtocolError, RpcError
+from kvmcp.core.jsonrpc import Id
+from kvmcp.core.limits import Limits
+from kvmcp.core.plan import (
+    Answer,
+    AskBackend,
+    AskClient,
+    BackendThen,
+    ClientThen,
+    Context,
+    Fail,
+    Plan,
+    Start,
+    ToolError,
+    error_result,
+)
+from kvmcp.core.service import Dialect
+from kvmcp.core.wire.common import ClientAnswer, ClientRequest, Result, ToolResult
+
+_encode = msgspec.json.Encoder().encode
+
+TIMEOUT: Final = "TIMEOUT"
+UNKNOWN_OUTCOME: Final = "UNKNOWN_OUTCOME"
+
+INTERNAL: Final = RpcError(INTERNAL_ERROR, "internal error; the server's log says more")
+
+
+class Phase(Enum):
+    """Where a request is in its life."""
+
+    PLANNING = auto()
+    WAITING_FOR_BACKEND = auto()
+    WAITING_FOR_CLIENT = auto()
+    WORKING = auto()
+    HELD = auto()
+    SETTLED = auto()
+
+
+class Questions(Struct):
+    """What one request asks the client, over all its rounds."""
+
+    asked: dict[str, ClientRequest] = {}
+    answers: dict[str, ClientAnswer] = {}
+    given: dict[str, Raw] = {}
+    """Modern: answers that came with the request and were not used yet."""
+    kept: dict[str, Raw] = {}
+    """Modern: answers that were used, for the request state."""
+
+
+class Exchange(Struct):
+    """One request: who asked, in which dialect, and where it is."""
+
+    id: Id
+    method: str
+    params: Raw
+    dialect: Dialect
+    context: Context
+    continuations: tuple[type[Struct], ...] = ()
+    notes: tuple[str, ...] = ()
+    phase: Phase = Phase.PLANNING
+    backend_then: BackendThen | None = None
+    client_then: ClientThen | None = None
+    writes: bool = False
+    """Whether the operations that are out may change the store."""
+    ticket: Ticket = 0
+    """Of its job or of its wait for the client; 0 while there is neither."""
+    job: bool = False
+    """Whether a job runs for it, also while that waits for the client."""
+    questions: Questions | None = None
+    """What the client is asked; None for the many that ask nothing."""
+    progress: float = float("-inf")
+
+    @property
+    def settled(self) -> bool:
+        return self.phase is Phase.SETTLED
+
+
+class _Batch(Struct):
+    exchanges: list[Exchange]
+    counts: list[int]
+    size: int
+
+
+class Asking(Protocol):
+    """How the client is asked in each era; see `kvmcp.core.asking`."""
+
+    def ask(self, exchange: Exchange, requests: Mapping[str, ClientRequest]) -> None: ...
+
+    def forget(self, exchange: Exchange) -> None: ...
+
+
+Handler: TypeAlias = Callable[[], Plan]
+
+
+class Exchanges:
+    """The requests of one session that are not settled, and the commands that they need.
+
+    `out` is the session's outbox: rendered messages, in order.
+    """
+
+    def __init__(self, limits: Limits, out: list[bytes]) -> None:
+        self._limits = limits
+        self._out = out
+        self.open: dict[Id, Exchange] = {}
+        self.asking: Asking
+        self.commands: list[Command] = []
+        self.deadlines: Deadlines[Ticket] = Deadlines()
+        self.now = 0.0
+        self._ops: list[object] = []
+        self._waiting: list[Exchange] = []
+        self._counts: list[int] = []
+        self._batches: dict[Ticket, _Batch] = {}
+        self._slow: dict[Ticket, Exchange] = {}
+        self._tickets = 0
+        self._calls_out = 0
+
+    # --- beginning and going on ---
+
+    def hold(self, exchange: Exchange) -> bool:
+        """Keep a request open that ends from outside (a listen); False where it was refused."""
+        if self._is_taken(exchange) or not self._has_room(exchange):
+            return False
+        exchange.phase = Phase.HELD
+        exchange.ticket = self.mint()
+        self._slow[exchange.ticket] = exchange
+        self.open[exchange.id] = exchange
+        return True
+
+    def begin(self, exchange: Exchange, handler: Callable[..., Plan], *arguments: object) -> None:
+        """Run a request's handler and carry out what it plans."""
+        if self._is_taken(exchange):
+            return
+        self.carry_out(exchange, self._planned(exchange, handler, *arguments))
+
+    def _is_taken(self, exchange: Exchange) -> bool:
+        if exchange.id not in self.open:
+            return False
+        self.refuse(exchange, RpcError(INVALID_REQUEST, "a request with this id is still in flight"))
+        return True
+
+    def carry_out(self, exchange: Exchange, plan: Plan) -> None:
+        kind = type(plan)
+        if kind is AskBackend:
+            self._ask_backend(exchange, cast(AskBackend, plan))
+        elif kind is Answer:
+            self.answer(exchange, cast(Answer, plan).result)
+        elif kind is Fail:
+            self.refuse(exchange, cast(Fail, plan).error)
+        elif kind is AskClient:
+            self._ask_client(exchange, cast(AskClient, plan))
+        else:
+            self._start(exchange, cast(Start, plan))
+
+    def resume_client(self, exchange: Exchange) -> None:
+        """All that the client was asked has been answered: go on."""
+        questions = exchange.questions
+        assert questions is not None, "an exchange that waits for the client has questions"
+        if exchange.job:
+            exchange.phase = Phase.WORKING
+            self._wait_slowly(exchange, self._limits.work_timeout)
+            self.commands.append(AnswerWork(exchange.ticket, questions.answers))
+            return
+        then = exchange.client_then
+        assert then is not None, "an exchange that waits for the client has a continuation"
+        self.carry_out(exchange, self._planned(exchange, then.resume, questions.answers, exchange.context))
+
+    def _planned(self, exchange: Exchange, handler: Callable[..., Plan], *arguments: object) -> Plan:
+        """The one boundary where an exception of a handler becomes an answer."""
+        try:
+            return handler(*arguments)
+        except Exception as error:  # noqa: BLE001  # whatever a handler raises becomes an answer and a report
+            self.commands.append(Report(exchange.method, error))
+            return Fail(INTERNAL)
+
+    def _ask_backend(self, exchange: Exchange, plan: AskBackend) -> None:
+        exchange.phase = Phase.WAITING_FOR_BACKEND
+        exchange.backend_then = plan.then
+        exchange.writes = plan.writes
+        self.open[exchange.id] = exchange
+        self._ops += plan.ops
+        self._waiting.append(exchange)
+        self._counts.append(len(plan.ops))
+
+    def _ask_client(self, exchange: Exchange, plan: AskClient) -> None:
+        if not self._has_room(exchange):
+            return
+        exchange.client_then = plan.then
+        self.open[exchange.id] = exchange
+        self.asking.ask(exchange, plan.requests)
+
+    def _start(self, exchange: Exchange, plan: Start) -> None:
+        if not self._has_room(exchange):
+            return
+        exchange.phase = Phase.WORKING
+        exchange.job = True
+        self.open[exchange.id] = exchange
+        self._wait_slowly(exchange, self._limits.work_timeout)
+        self.commands.append(StartWork(exchange.ticket, plan.job))
+
+    def _has_room(self, exchange: Exchange) -> bool:
+        limit = self._limits.open_exchanges
+        if len(self._slow) < limit or exchange.ticket:
+            return True
+        problem = f"{limit} requests wait already, which is the limit; try again when some are answered"
+        self.fail(exchange, ToolError("TOO_MANY_REQUESTS", problem, retryable=True))
+        return False
+
+    # --- commands and their completion ---
+
+    def mint(self) -> Ticket:
+        self._tickets += 1
+        return self._tickets
+
+    def take_commands(self) -> list[Command]:
+        """What is to be done, each exactly once; all operations due go into one batch."""
+        commands = self.commands
+        self.commands = []
+        if self._waiting:
+            commands.append(self._take_batch())
+        return commands
+
+    def _take_batch(self) -> RunBatch:
+        ticket, ops = self.mint(), self._ops
+        self._batches[ticket] = _Batch(self._waiting, self._counts, len(ops))
+        self._calls_out += len(self._waiting)
+        self.deadlines.set(ticket, self.now + self._limits.backend_timeout)
+        self._ops, self._waiting, self._counts = [], [], []
+        return RunBatch(ticket, ops)
+
+    @property
+    def calls_out(self) -> int:
+        """Requests whose operations the backend has, or is about to get."""
+        return self._calls_out + len(self._waiting)
+
+    def complete(self, ticket: Ticket, outcome: object) -> None:
+        """Raises LocalProtocolError for a ticket that was never given, or an outcome that does not fit it."""
+        batch = self._batches.get(ticket)
+        if batch is not None:
+            self._complete_batch(ticket, batch, outcome)
+            return
+        if not 0 < ticket <= self._tickets:
+            raise LocalProtocolError(f"ticket {ticket} was never given")
+        if not isinstance(outcome, WorkDone | WorkFailed):
+            raise LocalProtocolError(f"work ends as WorkDone or WorkFailed, not {type(outcome).__name__}")
+        exchange = self._slow.get(ticket)
+        if exchange is None or not exchange.job:
+            return  # Stopped: cancelled, too late, or the session is over.
+        exchange.job = False
+        self._drop_work(exchange)
+        if isinstance(outcome, WorkDone):
+            self.answer(exchange, outcome.result)
+        elif isinstance(outcome.error, ToolError):
+            self.fail(exchange, outcome.error)
+        else:
+            self.refuse(exchange, outcome.error)
+
+    def _complete_batch(self, ticket: Ticket, batch: _Batch, outcome: object) -> None:
+        if not isinstance(outcome, list | tuple) or len(outcome) != batch.size:
+            raise LocalProtocolError(f"batch {ticket} needs a sequence of {batch.size} replies")
+        del self._batches[ticket]
+        self.deadlines.clear(ticket)
+        self._calls_out -= len(batch.exchanges)
+        replies = iter(cast(Sequence[object], outcome))
+        for exchange, count in zip(batch.exchanges, batch.counts, strict=True):
+            own = (next(replies),) if count == 1 else tuple(islice(replies, count))
+            if exchange.phase is Phase.SETTLED:
+                continue
+            then = exchange.backend_then
+            assert then is not None, "an exchange that waits for the backend has a continuation"
+            self.carry_out(exchange, self._planned(exchange, then.resume, own, exchange.context))
+
+    # --- settling ---
+
+    def answer(self, exchange: Exchange, result: Result) -> None:
+        if exchange.notes and isinstance(result, ToolResult):
+            result = msgspec.structs.replace(result, notes=(*result.notes, *exchange.notes))
+        try:
+            message = exchange.dialect.render(exchange.id, result)
+        except Exception as error:  # noqa: BLE001  # a result that cannot be written is the handler's fault
+            self.commands.append(Report(exchange.method, error))
+            message = exchange.dialect.error(exchange.id, INTERNAL)
+        self.settle(exchange, message)
+
+    def refuse(self, exchange: Exchange, error: RpcError) -> None:
+        """Settle with a protocol error."""
+        self.settle(exchange, exchange.dialect.error(exchange.id, error))
+
+    def fail(self, exchange: Exchange, problem: ToolError) -> None:
+        """Settle with a failure: as a tool's result where it is a tool's call, else as a protocol error."""
+        if exchange.method == "tools/call":
+            self.answer(exchange, error_result(problem))
+        else:
+            self.refuse(exchange, RpcError(INTERNAL_ERROR, problem.message, Raw(_encode(problem))))
+
+    def settle(self, exchange: Exchange, message: bytes | None) -> None:
+        """End an exchange with its answer; without one where the peer wants none any more."""
+        exchange.phase = Phase.SETTLED
+        if self.open.get(exchange.id) is exchange:
+            del self.open[exchange.id]
+        if exchange.ticket:
+            self._slow.pop(exchange.ticket, None)
+            self.deadlines.clear(exchange.ticket)
+        if message is not None:
+            self._out.append(message)
+
+    def stop(self, exchange: Exchange, message: bytes | None) -> None:
+        """Settle an exchange from outside: its work and its questions are not needed any more."""
+        self._drop_work(exchange)
+        self.settle(exchange, message)
+
+    def _drop_work(self, exchange: Exchange) -> None:
+        if exchange.job:
+            exchange.job = False
+            self.commands.append(StopWork(exchange.ticket))
+        if exchange.phase is Phase.WAITING_FOR_CLIENT:
+            self.asking.forget(exchange)
+
+    def cancel(self, id: Id) -> None:
+        """The peer wants no answer any more ("send no response"). Ids of no open request are ignored."""
+        exchange = self.open.get(id)
+        if exchange is not None:
+            self.stop(exchange, None)
+
+    # --- time ---
+
+    def wait_for_client(self, exchange: Exchange) -> None:
+        """The client was asked; give it until the deadline."""
+        exchange.phase = Phase.WAITING_FOR_CLIENT
+        self._wait_slowly(exchange, self._limits.ask_timeout)
+
+    def _wait_slowly(self, exchange: Exchange, timeout: float) -> None:
+        if not exchange.ticket:
+            exchange.ticket = self.mint()
+        self._slow[exchange.ticket] = exchange
+        self.deadlines.set(exchange.ticket, self.now + timeout)
+
+    def handle_due(self, ticket: Ticket) -> None:
+        """The deadline of a ticket has passed."""
+        batch = self._batches.get(ticket)
+        if batch is not None:
+            for exchange in batch.exchanges:
+                if not exchange.settled:
+                    self.give_up(exchange, "the store did not answer in time")
+        elif (slow := self._slow.get(ticket)) is not None:
+            late = "the client" if slow.phase is Phase.WAITING_FOR_CLIENT else "the work"
+            self.give_up(slow, f"{late} took too long")
+
+    def give_up(self, exchange: Exchange, reason: str) -> None:
+        """Settle without an outcome: honest about a change that may have happened."""
+        if exchange.job or (exchange.phase is Phase.WAITING_FOR_BACKEND and exchange.writes):
+            text = f"{reason}; the change may have happened: look before you try again"
+            problem = ToolError(UNKNOWN_OUTCOME, text)
+        else:
+            problem = ToolError(TIMEOUT, f"{reason}; nothing was changed", retryable=True)
+        self.drop(exchange, problem)
+
+    def drop(self, exchange: Exchange, problem: ToolError) -> None:
+        """Settle with a failure that came from outside its work."""
+        self._drop_work(exchange)
+        self.fail(exchange, problem)
+
+    def give_up_all(self, reason: str) -> None:
+        """Settle whatever is open."""
+        for exchange in list(self.open.values()):
+            self.give_up(exchange, reason)
+
+    def work(self, ticket: Ticket) -> Exchange | None:
+        """The exchange of a running job; None where it is settled. Raises LocalProtocolError as `complete` does."""
+        if not 0 < ticket <= self._tickets:
+            raise LocalProtocolError(f"ticket {ticket} was never given")
+        exchange = self._slow.get(ticket)
+        return exchange if exchange is not None and exchange.job else None

@@ -1,0 +1,112 @@
+"""The legacy dialect: revisions 2024-11-05 to 2025-11-25, a conversation opened by `initialize`.
+
+Same names as `kvmcp.core.modern`: how results, lists and refusals are written, and which requests exist.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from kvmcp.core import jsonrpc, projection
+from kvmcp.core.catalog import Catalog, Item, ListKind
+from kvmcp.core.errors import INVALID_PARAMS, RpcError
+from kvmcp.core.jsonrpc import Id
+from kvmcp.core.plan import ToolError, error_result
+from kvmcp.core.subscriptions import Event, ListChanged
+from kvmcp.core.versions import LegacyVersion
+from kvmcp.core.wire.common import (
+    ClientRequest,
+    Implementation,
+    LogLevel,
+    Result,
+    ToolResult,
+)
+
+_encode = msgspec.json.Encoder().encode
+
+_STRUCTURED: Final = "2025-06-18"
+_ARGUMENT_ERRORS: Final = "2025-11-25"
+"""Since then arguments that do not fit are a tool's result, before that a protocol error (SEP-1303)."""
+
+DEFAULT_LOG_LEVEL: Final[LogLevel] = "warning"
+"""Until the client sets a level the server may choose; below warning is noise nobody asked for."""
+
+
+class _InitializeResult(Struct, omit_defaults=True, rename="camel"):
+    protocol_version: str
+    capabilities: Struct
+    server_info: Implementation
+    instructions: str | UnsetType = UNSET
+
+
+class LegacyDialect:
+    """How one negotiated legacy revision is written."""
+
+    def __init__(self, version: LegacyVersion) -> None:
+        self.version: LegacyVersion = version
+        self._structured = version >= _STRUCTURED
+
+    # --- results ---
+
+    def initialize_result(
+        self, catalog: Catalog, info: Implementation, instructions: str | UnsetType
+    ) -> bytes:
+        return _encode(
+            _InitializeResult(
+                self.version,
+                projection.capabilities(catalog, self.version),
+                projection.trim(info, self.version),
+                instructions,
+            )
+        )
+
+    def render(self, id: Id, result: Result) -> bytes:
+        if isinstance(result, ToolResult):
+            return self._tool_result(id, result)
+        return jsonrpc.response(id, projection.result_body(result, self.version))
+
+    def empty(self, id: Id) -> bytes:
+        """`{}` exactly: ping, logging/setLevel, subscribe."""
+        return b'{"jsonrpc":"2.0","id":%b,"result":{}}' % id
+
+    def list_result(self, kind: ListKind, items: list[Item], next_cursor: str | None) -> bytes:
+        listed = projection.definitions(items, self.version)
+        cursor = b"" if next_cursor is None else b',"nextCursor":%b' % _encode(next_cursor)
+        return b"{%b:%b%b}" % (projection.LIST_MEMBER[kind], listed, cursor)
+
+    def _tool_result(self, id: Id, result: ToolResult) -> bytes:
+        structured = result.structured
+        # The hot path: data only. Joined by hand, because the data are JSON already (see benchmarks/core.py).
+        if structured is not None and not result.content and not result.notes and result.meta is UNSET:
+            text = _encode(structured.decode())
+            blocks = b'[{"type":"text","text":%b}]' % text
+        else:
+            blocks = _encode(projection.result_content(result, self.version))
+        data = b""
+        if structured is not None and self._structured and structured.startswith(b"{"):
+            data = b',"structuredContent":%b' % structured
+        error = b',"isError":true' if result.is_error else b""
+        meta = b"" if isinstance(result.meta, UnsetType) else b',"_meta":%b' % bytes(result.meta)
+        return b'{"jsonrpc":"2.0","id":%b,"result":{"content":%b%b%b%b}}' % (id, blocks, data, error, meta)
+
+    # --- refusals ---
+
+    def error(self, id: Id | None, error: RpcError) -> bytes:
+        return jsonrpc.error_response(id, error)
+
+    def bad_arguments(self, id: Id, problem: ToolError) -> bytes:
+        if self.version >= _ARGUMENT_ERRORS:
+            return self.render(id, error_result(problem))
+        return self.error(id, RpcError(INVALID_PARAMS, problem.message, Raw(_encode(problem))))
+
+    # --- notifications and requests to the client ---
+
+    def changed(self, event: Event) -> bytes:
+        if isinstance(event, ListChanged):
+            return jsonrpc.notification(f"notifications/{event.name}/list_changed")
+        return jsonrpc.notification("notifications/resources/updated", _encode({"uri": event.uri}))
+
+    def ask(self, request: ClientRequest, token: str) -> tuple[str, bytes]:
+        """Method and params of a request to the client. `token` names a URL elicitation, unguessably."""
+        return projection.client_request(request, elicitation_id=token)

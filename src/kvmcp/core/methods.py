@@ -1,0 +1,347 @@
+"""What each method does: one function per method, and the table of them (reference: MCP, server features).
+
+Both eras share the functions; a row of `METHODS` says in which era a method exists. Knows params and the
+catalog; what it may do with the conversation is `Conversation`, which `session` implements.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from kvmcp.core import jsonrpc
+from kvmcp.core.asking import ClientAsking
+from kvmcp.core.catalog import BadArguments, Catalog, Completer, Feature, ListKind, Parsed, Tool
+from kvmcp.core.errors import INVALID_PARAMS, INVALID_REQUEST, RpcError
+from kvmcp.core.exchange import Exchange, Exchanges
+from kvmcp.core.jsonrpc import Id, Request
+from kvmcp.core.legacy import LegacyDialect
+from kvmcp.core.modern import ModernDialect
+from kvmcp.core.plan import Answer, Context, Plan, ToolError, resource_not_found
+from kvmcp.core.service import Dialect, Service
+from kvmcp.core.subscriptions import Subscription
+from kvmcp.core.wire.common import CompletionResult, LogLevel
+from kvmcp.core.wire.params import (
+    CallParams,
+    CompleteParams,
+    GetPromptParams,
+    InitializeParams,
+    ListenFilter,
+    ListenParams,
+    ListParams,
+    MultiRoundParams,
+    Params,
+    PromptReference,
+    ReadParams,
+    SetLevelParams,
+    SubscribeParams,
+)
+
+
+class Admitted(Struct, frozen=True, gc=False):
+    """A request's era and context."""
+
+    dialect: Dialect
+    context: Context
+
+
+class Conversation(Protocol):
+    """What a method may do with its session."""
+
+    @property
+    def service(self) -> Service: ...
+    @property
+    def exchanges(self) -> Exchanges: ...
+    @property
+    def asking(self) -> ClientAsking: ...
+    @property
+    def changes(self) -> Subscription: ...
+    def send(self, message: bytes) -> None: ...
+    def refuse(self, id: Id, error: RpcError) -> None: ...
+    def open_legacy(self, id: Id, params: InitializeParams) -> None: ...
+    def set_log_level(self, level: LogLevel) -> None: ...
+    def has_room_for(self, uris: int) -> bool: ...
+    def open_listen(self, exchange: Exchange, subscription: Subscription) -> bool: ...
+
+
+Handle: TypeAlias = Callable[[Conversation, Request, Any, Admitted], None]
+"""`Any`: the params type that the same row of the table decodes."""
+
+
+class Method(Struct, frozen=True):
+    """A row: how params are read, what is done, and where the method exists."""
+
+    params: type[Params]
+    handle: Handle
+    decode: Callable[[msgspec.Raw], Params]
+    legacy: bool
+    modern: bool
+    feature: Feature | None
+
+    def offered(self, catalog: Catalog, dialect: Dialect) -> bool:
+        """Whether the method exists in the era and the server declared its feature."""
+        exists = self.legacy if isinstance(dialect, LegacyDialect) else self.modern
+        return exists and (self.feature is None or catalog.offers(self.feature))
+
+
+# --- lifecycle and utilities ---
+
+
+def initialize(session: Conversation, request: Request, params: InitializeParams, admitted: Admitted) -> None:
+    session.open_legacy(request.id, params)
+
+
+def ping(session: Conversation, request: Request, params: Params, admitted: Admitted) -> None:
+    session.send(jsonrpc.response(request.id, b"{}"))
+
+
+def set_level(session: Conversation, request: Request, params: SetLevelParams, admitted: Admitted) -> None:
+    session.set_log_level(params.level)
+    session.send(jsonrpc.response(request.id, b"{}"))
+
+
+def discover(session: Conversation, request: Request, params: Params, admitted: Admitted) -> None:
+    service = session.service
+    result = service.modern.discover_result(service.catalog, service.instructions)
+    session.send(jsonrpc.response(request.id, result))
+
+
+# --- lists ---
+
+
+def _list(kind: ListKind) -> Handle:
+    def handle(session: Conversation, request: Request, params: ListParams, admitted: Admitted) -> None:
+        cursor = None if params.cursor is UNSET else params.cursor
+        result = session.service.list_result(admitted.dialect, kind, cursor)
+        if result is None:
+            problem = "cursor is not a nextCursor of this list; leave it out to start again"
+            session.refuse(request.id, RpcError(INVALID_PARAMS, problem))
+        else:
+            session.send(jsonrpc.response(request.id, result))
+
+    return handle
+
+
+# --- tools, resources, prompts: what may plan ---
+
+
+def call_tool(session: Conversation, request: Request, params: CallParams, admitted: Admitted) -> None:
+    tool = session.service.catalog.tool(params.name)
+    if tool is None:
+        problem = f"unknown tool: {params.name}; tools/list names those there are"
+        session.refuse(request.id, RpcError(INVALID_PARAMS, problem))
+        return
+    raw = params.arguments if len(params.arguments) else _NO_ARGUMENTS
+    notes: tuple[str, ...] = ()
+    try:
+        arguments = tool.arguments.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        parsed = _repair(tool, raw)
+        if isinstance(parsed, BadArguments):
+            refusal = ToolError("INVALID_PARAMS", parsed.message)
+            session.send(admitted.dialect.bad_arguments(request.id, refusal))
+            return
+        arguments, notes = parsed.arguments, parsed.notes
+    exchange = Exchange(
+        request.id,
+        request.method,
+        request.params,
+        admitted.dialect,
+        admitted.context,
+        tool.continuations,
+        notes,
+    )
+    _begin(session, exchange, params, tool.plan, arguments, admitted.context)
+
+
+_NO_ARGUMENTS: Final = msgspec.Raw(b"{}")
+
+
+def _repair(tool: Tool, raw: msgspec.Raw) -> Parsed | BadArguments:
+    return tool.arguments.repair(bytes(raw))
+
+
+def read_resource(session: Conversation, request: Request, params: ReadParams, admitted: Admitted) -> None:
+    catalog, context, uri = session.service.catalog, admitted.context, params.uri
+    resource = catalog.resource(uri)
+    if resource is not None:
+        exchange = _exchange(request, admitted, resource.continuations)
+        _begin(session, exchange, params, resource.read, uri, context)
+        return
+    matched = catalog.match(uri)
+    if matched is None:
+        session.refuse(request.id, resource_not_found(uri).error)
+        return
+    template, variables = matched
+    exchange = _exchange(request, admitted, template.continuations)
+    _begin(session, exchange, params, template.read, uri, variables, context)
+
+
+def get_prompt(session: Conversation, request: Request, params: GetPromptParams, admitted: Admitted) -> None:
+    prompt = session.service.catalog.prompt(params.name)
+    if prompt is None:
+        session.refuse(request.id, RpcError(INVALID_PARAMS, f"unknown prompt: {params.name}"))
+        return
+    missing = [a.name for a in prompt.arguments if a.required is True and a.name not in params.arguments]
+    if missing:
+        problem = f"prompt {prompt.name} needs the arguments {', '.join(missing)}"
+        session.refuse(request.id, RpcError(INVALID_PARAMS, problem))
+        return
+    exchange = _exchange(request, admitted, prompt.continuations)
+    _begin(session, exchange, params, prompt.get, params.arguments, admitted.context)
+
+
+def _exchange(request: Request, admitted: Admitted, continuations: tuple[type[Struct], ...]) -> Exchange:
+    return Exchange(
+        request.id, request.method, request.params, admitted.dialect, admitted.context, continuations
+    )
+
+
+def _begin(
+    session: Conversation,
+    exchange: Exchange,
+    params: MultiRoundParams,
+    handler: Callable[..., Plan],
+    *arguments: object,
+) -> None:
+    """Run a handler, or go on with a request that comes back with the client's input (2026-07-28)."""
+    repeated = len(params.input_responses) > 0 or params.request_state is not UNSET
+    # A legacy peer's members of these names mean nothing and are ignored.
+    if repeated and isinstance(exchange.dialect, ModernDialect):
+        sealed = None if params.request_state is UNSET else params.request_state
+        state = session.asking.open_round(exchange, params.input_responses, sealed)
+        if state is None or session.asking.resume_round(exchange, state):
+            return
+    session.exchanges.begin(exchange, handler, *arguments)
+
+
+# --- completion ---
+
+
+def complete(session: Conversation, request: Request, params: CompleteParams, admitted: Admitted) -> None:
+    found = _completer(session.service.catalog, params)
+    if isinstance(found, RpcError):
+        session.refuse(request.id, found)
+        return
+    limit = session.service.limits.completion_values
+
+    def plan() -> Plan:
+        argument = params.argument
+        planned = found(argument.name, argument.value, params.context.arguments, admitted.context)
+        return _cut(planned, limit)
+
+    session.exchanges.begin(_exchange(request, admitted, ()), plan)
+
+
+def _completer(catalog: Catalog, params: CompleteParams) -> Completer | RpcError:
+    reference, name = params.ref, params.argument.name
+    if isinstance(reference, PromptReference):
+        prompt = catalog.prompt(reference.name)
+        if prompt is None:
+            return RpcError(INVALID_PARAMS, f"unknown prompt: {reference.name}")
+        return _named(prompt.complete, name, [argument.name for argument in prompt.arguments])
+    template = catalog.template(reference.uri)
+    if template is not None:
+        return _named(template.complete, name, template.uri_template.variables)
+    if catalog.resource(reference.uri) is not None:
+        return _no_suggestions
+    return RpcError(INVALID_PARAMS, f"unknown resource or template: {reference.uri}")
+
+
+def _named(
+    completer: Completer | None, name: str, names: "list[str] | tuple[str, ...]"
+) -> Completer | RpcError:
+    if name not in names:
+        known = ", ".join(names) or "none"
+        return RpcError(INVALID_PARAMS, f"no argument {name}; there are: {known}")
+    return _no_suggestions if completer is None else completer
+
+
+def _no_suggestions(name: str, value: str, chosen: Mapping[str, str], context: Context) -> Plan:
+    return Answer(CompletionResult(()))
+
+
+def _cut(plan: Plan, limit: int) -> Plan:
+    """At most `limit` values; the rest is announced."""
+    if not isinstance(plan, Answer) or not isinstance(plan.result, CompletionResult):
+        return plan
+    result = plan.result
+    if len(result.values) <= limit:
+        return plan
+    total = len(result.values) if result.total is UNSET else result.total
+    return Answer(CompletionResult(result.values[:limit], total, True))
+
+
+# --- subscriptions ---
+
+
+def subscribe(session: Conversation, request: Request, params: SubscribeParams, admitted: Admitted) -> None:
+    if not _is_servable(session.service.catalog, params.uri):
+        session.refuse(request.id, resource_not_found(params.uri).error)
+    elif params.uri not in session.changes.uris and not session.has_room_for(1):
+        session.refuse(request.id, _too_many(session))
+    else:
+        session.changes.uris.add(params.uri)
+        session.send(jsonrpc.response(request.id, b"{}"))
+
+
+def unsubscribe(session: Conversation, request: Request, params: SubscribeParams, admitted: Admitted) -> None:
+    session.changes.forget(params.uri)
+    session.send(jsonrpc.response(request.id, b"{}"))
+
+
+def listen(session: Conversation, request: Request, params: ListenParams, admitted: Admitted) -> None:
+    catalog, wanted = session.service.catalog, params.notifications
+    uris = tuple(uri for uri in dict.fromkeys(wanted.resource_subscriptions) if _is_servable(catalog, uri))
+    granted = ListenFilter(
+        tools_list_changed=wanted.tools_list_changed and catalog.offers("tools"),
+        prompts_list_changed=wanted.prompts_list_changed and catalog.offers("prompts"),
+        resources_list_changed=wanted.resources_list_changed and catalog.offers("resources"),
+        resource_subscriptions=uris,
+    )
+    exchange = _exchange(request, admitted, ())
+    if not session.has_room_for(len(uris)):
+        session.refuse(request.id, _too_many(session))
+    elif session.open_listen(exchange, Subscription.of(granted)):
+        session.send(session.service.modern.acknowledged(request.id, granted))
+
+
+def _is_servable(catalog: Catalog, uri: str) -> bool:
+    return catalog.resource(uri) is not None or catalog.match(uri) is not None
+
+
+def _too_many(session: Conversation) -> RpcError:
+    limit = session.service.limits.subscribed_resources
+    return RpcError(INVALID_REQUEST, f"{limit} resources are watched at most on one connection")
+
+
+def _row(
+    params: type[Params],
+    handle: Handle,
+    *,
+    legacy: bool = True,
+    modern: bool = True,
+    feature: Feature | None = None,
+) -> Method:
+    return Method(params, handle, msgspec.json.Decoder(params).decode, legacy, modern, feature)
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "tools/call": _row(CallParams, call_tool, feature="tools"),
+    "tools/list": _row(ListParams, _list("tools"), feature="tools"),
+    "resources/list": _row(ListParams, _list("resources"), feature="resources"),
+    "resources/templates/list": _row(ListParams, _list("templates"), feature="resources"),
+    "resources/read": _row(ReadParams, read_resource, feature="resources"),
+    "prompts/list": _row(ListParams, _list("prompts"), feature="prompts"),
+    "prompts/get": _row(GetPromptParams, get_prompt, feature="prompts"),
+    "completion/complete": _row(CompleteParams, complete, feature="completions"),
+    "initialize": _row(InitializeParams, initialize, modern=False),
+    "ping": _row(Params, ping, modern=False),
+    "logging/setLevel": _row(SetLevelParams, set_level, modern=False),
+    "resources/subscribe": _row(SubscribeParams, subscribe, modern=False, feature="resources"),
+    "resources/unsubscribe": _row(SubscribeParams, unsubscribe, modern=False, feature="resources"),
+    "server/discover": _row(Params, discover, legacy=False),
+    "subscriptions/listen": _row(ListenParams, listen, legacy=False),
+}
+"""Every request that a server answers."""

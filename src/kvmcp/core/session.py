@@ -1,0 +1,425 @@
+"""One peer's conversation, message by message: decides the era, dispatches methods, keeps subscriptions.
+
+Knows messages, not bytes on a stream (`connection` frames them) nor what becomes of an admitted request
+(`exchange`). Whoever feeds it runs the commands it takes and writes the messages it takes; see
+`kvmcp.core.commands`.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from kvmcp.core import jsonrpc
+from kvmcp.core.asking import ClientAsking
+from kvmcp.core.commands import Ask, Close, Command, Log, Progress, Said, Ticket
+from kvmcp.core.errors import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    LocalProtocolError,
+    RpcError,
+)
+from kvmcp.core.exchange import Exchange, Exchanges, Phase
+from kvmcp.core.jsonrpc import (
+    Batch,
+    ErrorResponse,
+    Id,
+    Malformed,
+    Message,
+    Notification,
+    Request,
+    Response,
+)
+from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
+from kvmcp.core.methods import METHODS, Admitted
+from kvmcp.core.modern import ModernDialect, is_envelope, read_envelope, unsupported_version
+from kvmcp.core.notices import log_notice, progress_notice
+from kvmcp.core.plan import Caller, Context, ToolError
+from kvmcp.core.service import Service
+from kvmcp.core.subscriptions import Event, Subscription
+from kvmcp.core.versions import BATCHING, LATEST_LEGACY, negotiate
+from kvmcp.core.wire.common import ClientCapabilities, LogLevel
+from kvmcp.core.wire.params import CancelledParams, InitializeParams, LegacyMeta, Params
+
+_decode_head = msgspec.json.Decoder(Params).decode
+_decode_cancelled = msgspec.json.Decoder(CancelledParams).decode
+_decode_legacy_meta = msgspec.json.Decoder(LegacyMeta).decode
+_decode_initialize = msgspec.json.Decoder(InitializeParams).decode
+
+_SHUTDOWN: Final[Ticket] = 0
+"""The deadline of the shutdown grace; no command has this ticket."""
+
+
+class ServerSession:
+    """The server's side of one conversation.
+
+    `caller` is who the peer was found to be, at the edge. `receive_message`, `complete`, `publish`, `tell`,
+    `handle_timeout`, `receive_eof` and `begin_shutdown` never raise for what a peer sends; they raise
+    LocalProtocolError where the driver breaks the contract of a command.
+    """
+
+    def __init__(self, service: Service, caller: Caller | None = None) -> None:
+        self._service = service
+        self._catalog = service.catalog
+        self._limits = service.limits
+        self._caller = caller if caller is not None else Caller()
+        self._out: list[bytes] = []
+        self._exchanges = Exchanges(service.limits, self._out)
+        self._asking = ClientAsking(service, self._exchanges, self._out)
+        self._exchanges.asking = self._asking
+        self._modern_only = False
+        self._legacy: Admitted | None = None
+        self._initialized = False
+        self._log_level: LogLevel = DEFAULT_LOG_LEVEL
+        self._changes = Subscription()
+        self._listens: dict[Id, Subscription] = {}
+        self._remembered: tuple[bytes, Admitted] | None = None
+        self._ending: str | None = None
+        self._closed = False
+
+    # --- input ---
+
+    def receive_message(self, raw: bytes, now: float) -> None:
+        """One whole message arrived."""
+        self._exchanges.now = now
+        self._receive(jsonrpc.decode(raw, self._limits))
+
+    def receive_malformed(self, malformed: Malformed, now: float) -> None:
+        """Something arrived that the framing had to refuse."""
+        self._exchanges.now = now
+        self._receive(malformed)
+
+    def receive_eof(self, now: float) -> None:
+        """The peer will send nothing more: finish what was accepted, ask it nothing."""
+        self._exchanges.now = now
+        self._end("the client closed its end")
+        for exchange in [e for e in self._exchanges.open.values() if e.phase is Phase.WAITING_FOR_CLIENT]:
+            self._exchanges.drop(exchange, ToolError("CLIENT_GONE", "the client is gone and cannot answer"))
+
+    def begin_shutdown(self, now: float) -> None:
+        """Take no new requests, finish what was accepted, give up after `Limits.shutdown_grace`."""
+        self._exchanges.now = now
+        self._end("the server is shutting down")
+
+    def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
+        """A command finished; the outcome is a value, failures included."""
+        self._exchanges.now = now
+        self._exchanges.complete(ticket, outcome)
+
+    def tell(self, ticket: Ticket, said: Said, now: float) -> None:
+        """A running job reports progress, logs, or asks the client."""
+        self._exchanges.now = now
+        exchange = self._exchanges.work(ticket)
+        if exchange is None:
+            return
+        match said:
+            case Progress():
+                self._tell_progress(exchange, said)
+            case Log():
+                self._tell_log(exchange, said)
+            case Ask(requests=requests):
+                if exchange.phase is Phase.WAITING_FOR_CLIENT:
+                    raise LocalProtocolError("a job asks the client one thing at a time")
+                self._asking.ask(exchange, requests)
+
+    def publish(self, event: Event, now: float) -> None:
+        """Something changed; peers that want to know are told when their transport takes it."""
+        self._exchanges.now = now
+        self._changes.note(event)
+        for subscription in self._listens.values():
+            subscription.note(event)
+
+    def handle_timeout(self, now: float) -> None:
+        """`next_deadline` has passed. Early and repeated calls do nothing."""
+        self._exchanges.now = now
+        for ticket in self._exchanges.deadlines.due(now):
+            if ticket == _SHUTDOWN:
+                self._exchanges.give_up_all("the server is stopping")
+            else:
+                self._exchanges.handle_due(ticket)
+
+    # --- output ---
+
+    def take_commands(self) -> list[Command]:
+        """What the driver is to do, each exactly once."""
+        commands = self._exchanges.take_commands()
+        if self._ending is not None and not self._closed and not self._exchanges.open:
+            self._closed = True
+            commands.append(Close(self._ending))
+        return commands
+
+    def take_messages(self) -> list[bytes]:
+        """All that is to be written, rendered now."""
+        self._render_changes()
+        messages = self._out[:]
+        self._out.clear()
+        return messages
+
+    def next_deadline(self) -> float | None:
+        """The earliest moment at which `handle_timeout` has something to do."""
+        return self._exchanges.deadlines.next()
+
+    @property
+    def wants_input(self) -> bool:
+        """Whether the peer may be read from: not while too many calls wait for the store, nor at the end."""
+        return self._ending is None and self._exchanges.calls_out < self._limits.pending_calls
+
+    @property
+    def closed(self) -> bool:
+        """Whether `Close` was given."""
+        return self._closed
+
+    # --- messages ---
+
+    def _receive(self, message: Message) -> None:
+        if self._ending is not None:
+            return
+        kind = type(message)
+        if kind is Request:
+            self._request(message)  # type: ignore[arg-type]  # narrowed by its exact type: half the cost of match
+            return
+        match message:
+            case Notification():
+                self._notification(message)
+            case Response(id=id, result=result):
+                self._asking.receive(id, result)
+            case ErrorResponse(id=id, error=error):
+                self._asking.receive_error(id, error)
+            case Batch():
+                self._batch(message)
+            case Malformed(error=error, id=id):
+                self._out.append(jsonrpc.error_response(id, error))
+
+    def _batch(self, batch: Batch) -> None:
+        if self._legacy is None or self._legacy.dialect.version != BATCHING:
+            problem = f"batches exist in revision {BATCHING} only; send one message at a time"
+            self._out.append(jsonrpc.error_response(None, RpcError(INVALID_REQUEST, problem)))
+            return
+        for message in jsonrpc.decode_batch(batch, self._limits):
+            if isinstance(message, Batch):
+                message = Malformed(RpcError(INVALID_REQUEST, "a batch inside a batch"))
+            self._receive(message)
+
+    def _notification(self, notification: Notification) -> None:
+        if notification.method == "notifications/initialized":
+            self._initialized = self._legacy is not None
+        elif notification.method == "notifications/cancelled":
+            self._cancelled(notification)
+        # All others, roots/list_changed and progress among them, need no reaction; unknown ones get none.
+
+    def _cancelled(self, notification: Notification) -> None:
+        try:
+            params = _decode_cancelled(notification.params)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return
+        id = jsonrpc.read_id(params.request_id, self._limits)
+        if id is not None:
+            self._exchanges.cancel(id)
+            self._listens.pop(id, None)
+
+    # --- requests and their era ---
+
+    def _request(self, request: Request) -> None:
+        method = METHODS.get(request.method)
+        if method is None:
+            self._unreadable(request, None)
+            return
+        try:
+            params = method.decode(request.params)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._unreadable(request, error)
+            return
+        admitted = self._admit(request, params.meta)
+        if admitted is None:
+            return
+        if not method.offered(self._catalog, admitted.dialect):
+            self._refuse(request.id, METHOD_NOT_FOUND, f"method not offered: {request.method}")
+            return
+        method.handle(self, request, params, admitted)
+
+    def _unreadable(self, request: Request, error: Exception | None) -> None:
+        """An unknown method, or params that do not fit: what is wrong with the era is said first."""
+        try:
+            meta = _decode_head(request.params).meta
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._refuse(request.id, INVALID_PARAMS, "params must be an object")
+            return
+        if self._admit(request, meta) is None:
+            return
+        if error is None:
+            self._refuse(request.id, METHOD_NOT_FOUND, f"unknown method: {request.method}")
+        else:
+            self._refuse(request.id, INVALID_PARAMS, f"params: {error}")
+
+    def _admit(self, request: Request, meta: Raw) -> Admitted | None:
+        """The era of a request, decided by the message; None where it was refused."""
+        if not len(meta):
+            return self._admit_legacy(request, None)
+        text = bytes(meta)
+        # Clients repeat one envelope: what it says is read once. Nothing is derived from earlier requests.
+        if self._remembered is not None and self._remembered[0] == text:
+            return self._remembered[1]
+        try:
+            if not is_envelope(meta):
+                return self._admit_legacy(request, meta)
+        except msgspec.DecodeError:
+            self._refuse(request.id, INVALID_PARAMS, "_meta must be an object")
+            return None
+        return self._admit_modern(request, meta, text)
+
+    def _admit_modern(self, request: Request, meta: Raw, text: bytes) -> Admitted | None:
+        if self._legacy is not None:
+            problem = f"this connection was initialized at {self._legacy.dialect.version}; open another one"
+            self._refuse(request.id, INVALID_REQUEST, problem)
+            return None
+        context = read_envelope(meta, self._caller)
+        if isinstance(context, RpcError):
+            self._out.append(self._service.modern.error(request.id, context))
+            return None
+        admitted = Admitted(self._service.modern, context)
+        # A dual-era client may probe, give up, and initialize: discovery alone decides nothing.
+        if request.method != "server/discover":
+            self._modern_only = True
+            self._remembered = (text, admitted)
+        return admitted
+
+    def _admit_legacy(self, request: Request, meta: Raw | None) -> Admitted | None:
+        admitted = self._legacy
+        if admitted is None:
+            return self._admit_before_initialize(request)
+        if meta is None:
+            return admitted
+        try:
+            token = _decode_legacy_meta(meta).progress_token
+        except msgspec.DecodeError as error:
+            self._refuse(request.id, INVALID_PARAMS, f"_meta: {error}")
+            return None
+        if token is UNSET:
+            return admitted
+        return Admitted(admitted.dialect, msgspec.structs.replace(admitted.context, progress_token=token))
+
+    def _admit_before_initialize(self, request: Request) -> Admitted | None:
+        if self._modern_only:
+            if request.method == "initialize":
+                refusal = unsupported_version(_requested_version(request))
+            else:
+                refusal = RpcError(INVALID_PARAMS, "_meta lacks io.modelcontextprotocol/protocolVersion")
+            self._out.append(self._service.modern.error(request.id, refusal))
+            return None
+        if request.method in ("initialize", "ping"):
+            return self._newcomer()
+        problem = "send initialize first, or a request with the envelope of 2026-07-28 in params._meta"
+        self._refuse(request.id, INVALID_REQUEST, problem)
+        return None
+
+    def _newcomer(self) -> Admitted:
+        """A legacy peer that has not said who it is."""
+        context = Context(self._caller, LATEST_LEGACY, ClientCapabilities())
+        return Admitted(self._service.legacy(LATEST_LEGACY), context)
+
+    def _refuse(self, id: Id, code: int, problem: str) -> None:
+        self._out.append(jsonrpc.error_response(id, RpcError(code, problem)))
+
+    # --- what methods (see `methods`) may do with a session ---
+
+    @property
+    def service(self) -> Service:
+        return self._service
+
+    @property
+    def exchanges(self) -> Exchanges:
+        return self._exchanges
+
+    @property
+    def asking(self) -> ClientAsking:
+        return self._asking
+
+    def send(self, message: bytes) -> None:
+        self._out.append(message)
+
+    def refuse(self, id: Id, error: RpcError) -> None:
+        """Answer a request with a protocol error, in the words of the connection's era."""
+        if self._legacy is None:
+            self._out.append(self._service.modern.error(id, error))
+        else:
+            self._out.append(jsonrpc.error_response(id, error))
+
+    def open_legacy(self, id: Id, params: InitializeParams) -> None:
+        """Begin the legacy conversation."""
+        if self._legacy is not None:
+            self._refuse(id, INVALID_REQUEST, "this connection is initialized already")
+            return
+        dialect = self._service.legacy(negotiate(params.protocol_version))
+        context = Context(self._caller, dialect.version, params.capabilities, params.client_info)
+        self._legacy = Admitted(dialect, context)
+        self._changes.lists.update(("tools", "resources", "prompts"))
+        result = dialect.initialize_result(self._catalog, self._service.info, self._service.instructions)
+        self._out.append(jsonrpc.response(id, result))
+
+    def set_log_level(self, level: LogLevel) -> None:
+        self._log_level = level
+
+    @property
+    def changes(self) -> Subscription:
+        """What a legacy peer is told of."""
+        return self._changes
+
+    def has_room_for(self, uris: int) -> bool:
+        watched = len(self._changes.uris) + sum(len(listen.uris) for listen in self._listens.values())
+        return watched + uris <= self._limits.subscribed_resources
+
+    def open_listen(self, exchange: Exchange, subscription: Subscription) -> bool:
+        """Begin a modern listen; False where it was refused."""
+        if not self._exchanges.hold(exchange):
+            return False
+        self._listens[exchange.id] = subscription
+        return True
+
+    # --- notifications to the peer ---
+
+    def _tell_progress(self, exchange: Exchange, progress: Progress) -> None:
+        token = exchange.context.progress_token
+        # "The progress value MUST increase with each notification": what does not is no news.
+        if token is None or progress.progress <= exchange.progress or self._is_behind():
+            return
+        exchange.progress = progress.progress
+        self._out.append(progress_notice(token, progress, exchange.dialect.version))
+
+    def _tell_log(self, exchange: Exchange, log: Log) -> None:
+        modern = isinstance(exchange.dialect, ModernDialect)
+        least = exchange.context.log_level if modern else self._log_level
+        notice = log_notice(log, least)
+        if notice is not None and not self._is_behind():
+            self._out.append(notice)
+
+    def _is_behind(self) -> bool:
+        """Whether so much waits to be written that notifications of work are dropped."""
+        return len(self._out) >= self._limits.log_messages
+
+    def _render_changes(self) -> None:
+        if self._legacy is not None and self._initialized:
+            dialect = self._legacy.dialect
+            assert isinstance(dialect, LegacyDialect), "a legacy conversation has a legacy dialect"
+            self._out.extend(dialect.changed(event) for event in self._changes.take())
+        for id, subscription in self._listens.items():
+            self._out.extend(self._service.modern.changed(event, id) for event in subscription.take())
+
+    # --- the end ---
+
+    def _end(self, reason: str) -> None:
+        if self._ending is not None:
+            return
+        self._ending = reason
+        self._exchanges.deadlines.set(_SHUTDOWN, self._exchanges.now + self._limits.shutdown_grace)
+        self._render_changes()
+        for id in self._listens:
+            self._exchanges.stop(self._exchanges.open[id], self._service.modern.listen_ended(id))
+        self._listens.clear()
+
+
+def _requested_version(request: Request) -> str:
+    try:
+        return _decode_initialize(request.params).protocol_version
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
