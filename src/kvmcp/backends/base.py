@@ -2,9 +2,16 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from kvmcp.backends.ops import Event, NsKey, Op, Reply
+
+
+Ops: TypeAlias = Sequence[Op]
+"""A batch."""
+
+Replies: TypeAlias = list[Reply]
+"""As many as operations, in order."""
 
 
 class Backend(Protocol):
@@ -23,11 +30,11 @@ class Backend(Protocol):
         """End connections and background work. Later calls answer `REDIS_NOT_CONNECTED`."""
         ...
 
-    def execute_now(self, batch: Sequence[Op]) -> list[Reply] | None:
+    def execute_now(self, batch: Ops) -> Replies | None:
         """The replies, if the store can give them without waiting; otherwise None, and nothing was done."""
         ...
 
-    async def execute(self, batch: Sequence[Op]) -> list[Reply]:
+    async def execute(self, batch: Ops) -> Replies:
         """Run the operations. A cancelled call leaves the store usable; what was sent may still happen."""
         ...
 

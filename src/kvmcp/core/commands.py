@@ -56,6 +56,10 @@ class Close(Struct, frozen=True, gc=False):
 Command: TypeAlias = RunBatch | StartWork | StopWork | AnswerWork | Report | Close
 
 
+class BatchFailed(Struct, frozen=True, gc=False):
+    """Outcome of a batch whose backend broke its contract: whether anything happened is not known."""
+
+
 class WorkDone(Struct, frozen=True, gc=False):
     """Outcome of a job."""
 

@@ -20,6 +20,7 @@ from msgspec import Raw, Struct
 
 from kvmcp.core.commands import (
     AnswerWork,
+    BatchFailed,
     Command,
     Report,
     RunBatch,
@@ -287,11 +288,13 @@ class Exchanges:
             self.refuse(exchange, outcome.error)
 
     def _complete_batch(self, ticket: Ticket, batch: _Batch, outcome: object) -> None:
+        if isinstance(outcome, BatchFailed):
+            self._close_batch(ticket, batch)
+            self._give_up_batch(batch, "the store failed")
+            return
         if not isinstance(outcome, list | tuple) or len(outcome) != batch.size:
             raise LocalProtocolError(f"batch {ticket} needs a sequence of {batch.size} replies")
-        del self._batches[ticket]
-        self.deadlines.clear(ticket)
-        self._calls_out -= len(batch.exchanges)
+        self._close_batch(ticket, batch)
         replies = iter(cast(Sequence[object], outcome))
         for exchange, count in zip(batch.exchanges, batch.counts, strict=True):
             own = (next(replies),) if count == 1 else tuple(islice(replies, count))
@@ -300,6 +303,16 @@ class Exchanges:
             then = exchange.backend_then
             assert then is not None, "an exchange that waits for the backend has a continuation"
             self.carry_out(exchange, self._planned(exchange, then.resume, own, exchange.context))
+
+    def _close_batch(self, ticket: Ticket, batch: _Batch) -> None:
+        del self._batches[ticket]
+        self.deadlines.clear(ticket)
+        self._calls_out -= len(batch.exchanges)
+
+    def _give_up_batch(self, batch: _Batch, reason: str) -> None:
+        for exchange in batch.exchanges:
+            if not exchange.settled:
+                self.give_up(exchange, reason)
 
     # --- settling ---
 
@@ -370,9 +383,7 @@ class Exchanges:
         """The deadline of a ticket has passed."""
         batch = self._batches.get(ticket)
         if batch is not None:
-            for exchange in batch.exchanges:
-                if not exchange.settled:
-                    self.give_up(exchange, "the store did not answer in time")
+            self._give_up_batch(batch, "the store did not answer in time")
         elif (slow := self._slow.get(ticket)) is not None:
             late = "the client" if slow.phase is Phase.WAITING_FOR_CLIENT else "the work"
             self.give_up(slow, f"{late} took too long")

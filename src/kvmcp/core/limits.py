@@ -30,8 +30,9 @@ class Limits(Struct, frozen=True):
     """How long a sealed `requestState` is accepted: an hour lets a person come back from lunch."""
     state_bytes: int = 64 * 1024
     """A sealed `requestState`, encoded. It holds a continuation and earlier answers, not values."""
-    shutdown_grace: float = 5.0
-    """From the order to stop until accepted requests that have no answer are given up."""
+    shutdown_grace: float = 4.0
+    """From the order to stop until accepted requests that have no answer are given up. Supervisors give 5 to 10 s
+    before they kill; a second is left for writing the last answers."""
     list_page: int = 250
     """Items on one page of a list. Hosts load all pages at start, so few pages; 250 tools are ~250 kB."""
     log_messages: int = 256

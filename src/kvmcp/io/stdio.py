@@ -1,0 +1,82 @@
+"""Standard input and output as a transport (specification: transports, stdio).
+
+Nothing but messages may reach standard output ("MUST NOT write anything that is not a valid MCP message"), so
+the driver keeps private copies of descriptors 0 and 1 and gives the rest of the process the null device and
+standard error in their place. The inherited descriptors may be shared with other processes: O_NONBLOCK, a flag
+of the open file, is never set on them. Instead each is asked first whether it is ready: then reading does not
+block, nor does writing up to PIPE_BUF bytes.
+"""
+
+import os
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+CHUNK: Final = 65536
+"""Bytes read at once: what a pipe holds on Linux."""
+
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+
+
+class StdioTransport:
+    """A pair of descriptors: pipes, sockets, terminals or files. Made by `claim_stdio`, or from any two."""
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._readable = _poll(reader, select.POLLIN)
+        self._writable = _poll(writer, select.POLLOUT)
+
+    async def receive(self) -> bytes:
+        """The next chunk; empty at the end of input."""
+        while True:
+            if self._readable.poll(0):
+                await checkpoint()  # A client that never pauses must not keep other tasks from running.
+            else:
+                await anyio.wait_readable(self._reader)
+            try:
+                return os.read(self._reader, CHUNK)
+            except BlockingIOError:  # The parent has set O_NONBLOCK, and somebody else was faster.
+                continue
+
+    async def send(self, data: bytes) -> None:
+        """Write all of `data`, in pieces that do not block once the descriptor is ready."""
+        rest = memoryview(data)
+        while rest:
+            if not self._writable.poll(0):
+                await anyio.wait_writable(self._writer)
+            try:
+                written = os.write(self._writer, rest[: select.PIPE_BUF])
+            except BlockingIOError:
+                await anyio.wait_writable(self._writer)
+                continue
+            rest = rest[written:]
+
+
+def _poll(descriptor: int, events: int) -> select.poll:
+    poll = select.poll()
+    poll.register(descriptor, events)
+    return poll
+
+
+@contextmanager
+def claim_stdio() -> Iterator[StdioTransport]:
+    """Take descriptors 0 and 1 for messages alone, and give them back at the end.
+
+    Until then a stray `print` goes to standard error, and a child process reads an empty input.
+    """
+    reader, writer = os.dup(_STDIN), os.dup(_STDOUT)
+    null = os.open(os.devnull, os.O_RDONLY)
+    try:
+        os.dup2(null, _STDIN)
+        os.dup2(_STDERR, _STDOUT)
+        yield StdioTransport(reader, writer)
+    finally:
+        os.dup2(reader, _STDIN)
+        os.dup2(writer, _STDOUT)
+        for descriptor in (reader, writer, null):
+            os.close(descriptor)

@@ -1,0 +1,340 @@
+"""Assembly: a catalog, a store and a transport become a server. `Server` is the public class, `serve` the command."""
+
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import anyio
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+from kvmcp import __version__
+from kvmcp.backends.base import Backend
+from kvmcp.backends.memory import MemoryBackend
+from kvmcp.config import Settings
+from kvmcp.core.arguments import StructArguments
+from kvmcp.core.catalog import Catalog, Item, ListKind, Tool
+from kvmcp.core.connection import ServerConnection
+from kvmcp.core.json_schema import output_schema
+from kvmcp.core.limits import Limits
+from kvmcp.core.plan import Caller, Context, Plan, Start
+from kvmcp.core.projection import definition
+from kvmcp.core.request_state import MIN_KEY_BYTES, Sealer
+from kvmcp.core.service import Service
+from kvmcp.core.subscriptions import Event, ListChanged, ListName
+from kvmcp.core.versions import LATEST_MODERN
+from kvmcp.core.wire.common import Content, Implementation, ToolAnnotations, ToolResult
+from kvmcp.core.wire.params import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
+from kvmcp.io.driver import Driver
+from kvmcp.io.stdio import claim_stdio
+from kvmcp.io.transport import Transport
+from kvmcp.io.work import FunctionJob, Returned, Work
+from kvmcp.logs import configure
+from kvmcp.tools.surface import TOOL_SETS
+
+logger = logging.getLogger("kvmcp.server")
+
+INSTRUCTIONS: Final = (
+    "A key-value store that is shared with other agents and outlives this conversation, unless it runs on the "
+    "memory backend. Keys are UTF-8 strings, values are any JSON. A missing key is an answer (found: false), "
+    "not an error. Errors carry a code and say whether trying again can help; after UNKNOWN_OUTCOME read first."
+)
+
+_LIST_OF: Final[dict[ListKind, ListName]] = {
+    "tools": "tools",
+    "resources": "resources",
+    "templates": "resources",
+    "prompts": "prompts",
+}
+
+ArgumentsT = TypeVar("ArgumentsT", bound=Struct)
+ToolFunction = Callable[[ArgumentsT, Work], Awaitable[Returned]]
+
+
+class UnknownTool(Exception):
+    """There is no tool of this name."""
+
+
+class Server:
+    """An MCP server: what it offers, the store behind it, and the ways to run it.
+
+    server = Server("shop", backend=MemoryBackend(clock=time.monotonic))
+
+    @server.tool(description="Adds two numbers.")
+    async def add(numbers: Numbers, work: Work) -> dict[str, object]: ...
+
+    anyio.run(server.serve_stdio)
+
+    `tools` are catalog items to begin with; `state_key` (at least 32 bytes) seals what clients carry between
+    rounds and is shared by replicas, else it is random.
+    """
+
+    def __init__(
+        self,
+        name: str = "kvmcp",
+        *,
+        version: str = __version__,
+        title: str | None = None,
+        instructions: str | None = None,
+        backend: Backend | None = None,
+        items: Iterable[Item] = (),
+        namespace: str = "default",
+        limits: Limits | None = None,
+        state_key: bytes | None = None,
+    ) -> None:
+        self.catalog = Catalog(*items)
+        self.backend: Backend = backend if backend is not None else MemoryBackend(clock=time.monotonic)
+        self._info = Implementation(name, version, title=UNSET if title is None else title)
+        self._instructions = instructions
+        self._caller = Caller(namespace=namespace)
+        self._limits = limits if limits is not None else Limits()
+        self._state_key = state_key if state_key is not None else secrets.token_bytes(MIN_KEY_BYTES)
+        self._drivers: set[Driver] = set()
+
+    # --- what it offers ---
+
+    def add(self, item: Item) -> None:
+        """Offer a tool, resource, template or prompt; connected clients are told."""
+        self.publish(ListChanged(_LIST_OF[self.catalog.add(item)]))
+
+    def remove(self, item: Item) -> None:
+        """Stop offering something; connected clients are told."""
+        self.publish(ListChanged(_LIST_OF[self.catalog.remove(item)]))
+
+    def tool(
+        self,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        annotations: ToolAnnotations | None = None,
+        result: type[Struct] | None = None,
+    ) -> Callable[[ToolFunction[ArgumentsT]], ToolFunction[ArgumentsT]]:
+        """Offer a coroutine function `(arguments, work) -> result` as a tool.
+
+        The annotation of its first parameter is a msgspec Struct: it is the input schema. `result` is a Struct
+        that describes the data it returns. Name and description are the function's unless given.
+        """
+
+        def offer(function: ToolFunction[ArgumentsT]) -> ToolFunction[ArgumentsT]:
+            self.add(
+                function_tool(
+                    function,
+                    name=name if name is not None else function.__name__,
+                    title=title,
+                    description=description if description is not None else function.__doc__,
+                    annotations=annotations,
+                    result=result,
+                )
+            )
+            return function
+
+        return offer
+
+    def publish(self, event: Event) -> None:
+        """Tell connected clients of a change. Call it on the server's event loop."""
+        for driver in self._drivers:
+            driver.publish(event)
+
+    # --- running it ---
+
+    async def serve(self, transport: Transport) -> None:
+        """Serve one client on a stream of lines until it closes its end."""
+        service = self._service()
+        machine = ServerConnection(service, self._caller)
+        driver = Driver(machine, transport, self.backend, self._limits.shutdown_grace)
+        self._drivers.add(driver)
+        try:
+            await driver.run()
+        finally:
+            self._drivers.discard(driver)
+
+    async def serve_stdio(self) -> None:
+        """Serve the client at standard input and output; returns at end of input, SIGTERM or SIGINT."""
+        with claim_stdio() as transport:
+            async with self._started(), anyio.create_task_group() as tasks:
+                tasks.start_soon(self._stop_on_signal)
+                await self.serve(transport)
+                tasks.cancel_scope.cancel()
+
+    def stop(self) -> Awaitable[None]:
+        """Take no more requests, finish what was accepted."""
+        return self._stop()
+
+    async def _stop(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            for driver in list(self._drivers):
+                tasks.start_soon(driver.stop)
+
+    async def _stop_on_signal(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                logger.info("%s: stopping", signal.Signals(number).name)
+                await self._stop()
+
+    @asynccontextmanager
+    async def _started(self) -> AsyncIterator[None]:
+        await self.backend.start()
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.backend.aclose()
+
+    def _service(self) -> Service:
+        return Service(
+            self.catalog,
+            self._info,
+            sealer=Sealer(self._state_key, wall_offset=time.time() - anyio.current_time()),
+            token=secrets.token_hex,
+            instructions=UNSET if self._instructions is None else self._instructions,
+            limits=self._limits,
+        )
+
+
+def function_tool(
+    function: ToolFunction[ArgumentsT],
+    *,
+    name: str,
+    title: str | None = None,
+    description: str | None = None,
+    annotations: ToolAnnotations | None = None,
+    result: type[Struct] | None = None,
+) -> Tool:
+    """A catalog item that runs a coroutine function; see `Server.tool`."""
+    parameters = [kind for key, kind in function.__annotations__.items() if key != "return"]
+    if not parameters or not isinstance(parameters[0], type) or not issubclass(parameters[0], Struct):
+        raise TypeError(f"tool {name}: the first parameter needs a msgspec Struct as its annotation")
+
+    def plan(arguments: object, context: Context) -> Plan:
+        return Start(FunctionJob(function, arguments, context))  # type: ignore[arg-type]  # decoded as that Struct
+
+    return Tool(
+        name=name,
+        arguments=StructArguments(parameters[0]),
+        plan=plan,
+        title=UNSET if title is None else title,
+        description=UNSET if description is None else description,
+        annotations=UNSET if annotations is None else annotations,
+        output_schema=None if result is None else output_schema(result),
+    )
+
+
+# --- the commands of the command line ---
+
+
+def from_settings(settings: Settings) -> Server:
+    """The server that the settings describe."""
+    return Server(
+        title="Key-value state for agents",
+        instructions=INSTRUCTIONS,
+        backend=open_backend(settings),
+        items=[tool for name in settings.tools for tool in TOOL_SETS[name]],
+        namespace=settings.namespace,
+        limits=Limits(shutdown_grace=settings.shutdown_grace),
+        state_key=settings.state_key,
+    )
+
+
+def open_backend(settings: Settings) -> Backend:
+    """The store that `settings.backend`, a URL, names."""
+    return MemoryBackend(
+        clock=time.monotonic, max_keys=settings.memory_max_keys, max_bytes=settings.memory_max_bytes
+    )
+
+
+def serve(settings: Settings) -> int:
+    """`kvmcp serve`: runs until the client has gone or a signal comes; the exit status."""
+    configure(settings.log_level, settings.log_format)
+    if sys.stdin is not None and os.isatty(0):
+        logger.warning(
+            "waiting for an MCP client on standard input; Ctrl-D ends, `kvmcp serve --help` explains"
+        )
+    _run(settings, from_settings(settings).serve_stdio)
+    return 0
+
+
+ResultT = TypeVar("ResultT")
+
+
+def _run(settings: Settings, main: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    if settings.loop == "uvloop":
+        return anyio.run(main, backend="asyncio", backend_options={"use_uvloop": True})
+    return anyio.run(main, backend=settings.loop)
+
+
+def tool_definitions(settings: Settings) -> list[bytes]:
+    """What `tools/list` shows in the newest revision, each as JSON text."""
+    encode = msgspec.json.Encoder().encode
+    tools = [tool for name in settings.tools for tool in TOOL_SETS[name]]
+    return [encode(definition(tool, LATEST_MODERN)) for tool in tools if tool.listed]
+
+
+class _CallResult(Struct, rename="camel"):
+    content: tuple[Content, ...]
+    structured_content: Raw = Raw()
+    is_error: bool = False
+
+
+class _CallError(Struct):
+    message: str
+
+
+class _CallResponse(Struct):
+    result: _CallResult | None = None
+    error: _CallError | None = None
+
+
+class _OneCall:
+    """A transport whose client sends one message and closes its end."""
+
+    def __init__(self, message: bytes) -> None:
+        self._waiting = [message]
+        self.written = bytearray()
+
+    async def receive(self) -> bytes:
+        return self._waiting.pop() if self._waiting else b""
+
+    async def send(self, data: bytes) -> None:
+        self.written += data
+
+
+def call_tool(settings: Settings, name: str, arguments: bytes) -> ToolResult:
+    """Call a tool as a client would, in this process. `arguments` is the JSON text of an object.
+
+    Raises UnknownTool, and ValueError where the server refused the request.
+    """
+    server = from_settings(settings)
+    if server.catalog.tool(name) is None:
+        raise UnknownTool(name)
+    transport = _OneCall(_call_message(name, arguments))
+
+    async def main() -> None:
+        async with server._started():
+            await server.serve(transport)
+
+    _run(settings, main)
+    response = msgspec.json.decode(transport.written, type=_CallResponse)
+    if response.result is None:
+        raise ValueError("no answer" if response.error is None else response.error.message)
+    result = response.result
+    structured = bytes(result.structured_content) or None
+    return ToolResult(result.content, structured, result.is_error)
+
+
+def _call_message(name: str, arguments: bytes) -> bytes:
+    meta = {
+        PROTOCOL_VERSION: LATEST_MODERN,
+        CLIENT_CAPABILITIES: {},
+        CLIENT_INFO: {"name": "kvmcp call", "version": __version__},
+    }
+    # A line break in JSON is white space; in a line it would end the message.
+    params = {"name": name, "arguments": Raw(arguments.replace(b"\n", b" ")), "_meta": meta}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    return msgspec.json.encode(request) + b"\n"
