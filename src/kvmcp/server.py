@@ -157,26 +157,22 @@ class Server:
 
     async def serve_stdio(self) -> None:
         """Serve the client at standard input and output; returns at end of input, SIGTERM or SIGINT."""
-        with claim_stdio() as transport:
+        # Signals first: one that came between would end the process in the middle of something.
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, claim_stdio() as transport:
             async with self._started(), anyio.create_task_group() as tasks:
-                tasks.start_soon(self._stop_on_signal)
+                tasks.start_soon(self._stop_on, signals)
                 await self.serve(transport)
                 tasks.cancel_scope.cancel()
 
-    def stop(self) -> Awaitable[None]:
-        """Take no more requests, finish what was accepted."""
-        return self._stop()
+    def stop(self) -> None:
+        """Take no more requests, finish what was accepted. Call it on the server's event loop."""
+        for driver in self._drivers:
+            driver.stop()
 
-    async def _stop(self) -> None:
-        async with anyio.create_task_group() as tasks:
-            for driver in list(self._drivers):
-                tasks.start_soon(driver.stop)
-
-    async def _stop_on_signal(self) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for number in signals:
-                logger.info("%s: stopping", signal.Signals(number).name)
-                await self._stop()
+    async def _stop_on(self, signals: AsyncIterator[signal.Signals]) -> None:
+        async for number in signals:
+            logger.info("%s: stopping", number.name)
+            self.stop()
 
     @asynccontextmanager
     async def _started(self) -> AsyncIterator[None]:
@@ -301,8 +297,9 @@ class _OneCall:
     async def receive(self) -> bytes:
         return self._waiting.pop() if self._waiting else b""
 
-    async def send(self, data: bytes) -> None:
+    async def send_some(self, data: bytes | memoryview) -> int:
         self.written += data
+        return len(data)
 
 
 def call_tool(settings: Settings, name: str, arguments: bytes) -> ToolResult:

@@ -1,1 +1,137 @@
-"""The protocol engine: bytes in, bytes and commands out. Pure, synchronous, no I/O."""
+"""The protocol engine: bytes in, bytes and commands out. Pure, synchronous, no I/O.
+
+The names below are the engine's public surface; docs/driving-the-core.md shows how to use them. They are
+imported when they are first used, so that a program pays only for what it needs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kvmcp.core.arguments import SchemaArguments, StructArguments
+    from kvmcp.core.catalog import Catalog, Prompt, Resource, ResourceTemplate, Tool
+    from kvmcp.core.client import ClientSession
+    from kvmcp.core.client_connection import ClientConnection
+    from kvmcp.core.commands import (
+        AnswerWork,
+        Ask,
+        BatchFailed,
+        Close,
+        Log,
+        Progress,
+        Report,
+        RunBatch,
+        StartWork,
+        StopWork,
+        WorkDone,
+        WorkFailed,
+    )
+    from kvmcp.core.connection import ServerConnection
+    from kvmcp.core.errors import LocalProtocolError, RpcError
+    from kvmcp.core.limits import Limits
+    from kvmcp.core.plan import (
+        Answer,
+        AskBackend,
+        AskClient,
+        Caller,
+        Context,
+        Fail,
+        Plan,
+        Start,
+        ToolError,
+        resource_not_found,
+        tool_error,
+    )
+    from kvmcp.core.request_state import Sealer
+    from kvmcp.core.service import Service
+    from kvmcp.core.session import ServerSession
+    from kvmcp.core.subscriptions import ListChanged, ResourceUpdated
+    from kvmcp.core.uritemplate import UriTemplate
+    from kvmcp.core.wire.common import Implementation, TextContent, ToolAnnotations, ToolResult
+
+__all__ = [
+    "Answer",
+    "AnswerWork",
+    "Ask",
+    "AskBackend",
+    "AskClient",
+    "BatchFailed",
+    "Caller",
+    "Catalog",
+    "ClientConnection",
+    "ClientSession",
+    "Close",
+    "Context",
+    "Fail",
+    "Implementation",
+    "Limits",
+    "ListChanged",
+    "LocalProtocolError",
+    "Log",
+    "Plan",
+    "Progress",
+    "Prompt",
+    "Report",
+    "Resource",
+    "ResourceTemplate",
+    "ResourceUpdated",
+    "RpcError",
+    "RunBatch",
+    "SchemaArguments",
+    "Sealer",
+    "ServerConnection",
+    "ServerSession",
+    "Service",
+    "Start",
+    "StartWork",
+    "StopWork",
+    "StructArguments",
+    "TextContent",
+    "Tool",
+    "ToolAnnotations",
+    "ToolError",
+    "ToolResult",
+    "UriTemplate",
+    "WorkDone",
+    "WorkFailed",
+    "resource_not_found",
+    "tool_error",
+]
+
+_HOME = {
+    **dict.fromkeys(("SchemaArguments", "StructArguments"), "arguments"),
+    **dict.fromkeys(("Catalog", "Prompt", "Resource", "ResourceTemplate", "Tool"), "catalog"),
+    "ClientSession": "client",
+    "ClientConnection": "client_connection",
+    "ServerConnection": "connection",
+    **dict.fromkeys(("LocalProtocolError", "RpcError"), "errors"),
+    "Limits": "limits",
+    "Sealer": "request_state",
+    "Service": "service",
+    "ServerSession": "session",
+    **dict.fromkeys(("ListChanged", "ResourceUpdated"), "subscriptions"),
+    "UriTemplate": "uritemplate",
+    **dict.fromkeys(("Implementation", "TextContent", "ToolAnnotations", "ToolResult"), "wire.common"),
+    **dict.fromkeys(
+        (
+            "Answer", "AskBackend", "AskClient", "Caller", "Context", "Fail", "Plan", "Start", "ToolError",
+            "resource_not_found", "tool_error",
+        ),
+        "plan",
+    ),
+    **dict.fromkeys(
+        (
+            "AnswerWork", "Ask", "BatchFailed", "Close", "Log", "Progress", "Report", "RunBatch", "StartWork",
+            "StopWork", "WorkDone", "WorkFailed",
+        ),
+        "commands",
+    ),
+}  # fmt: skip
+"""The module of each public name."""
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -6,7 +6,7 @@ change (the session asks `revision`).
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -57,7 +57,8 @@ class Tool(Struct, frozen=True, kw_only=True):
 
     name: str
     arguments: ArgumentsType
-    plan: Callable[[object, Context], Plan]
+    plan: Callable[[Any, Context], Plan]
+    """`Any`: what `arguments.decode` gives, a type of the tool's own."""
     title: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     output_schema: bytes | None = None

@@ -1,7 +1,7 @@
 """What the core asks of its driver, and what the driver may say while work runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -17,7 +17,8 @@ class RunBatch(Struct, frozen=True, gc=False):
     """Run operations of the backend; complete with as many replies, in order."""
 
     ticket: Ticket
-    ops: Sequence[object]
+    ops: Sequence[Any]
+    """`Any`: opaque to the engine, as the tools made them."""
 
 
 class StartWork(Struct, frozen=True, gc=False):

@@ -7,8 +7,8 @@ It can be compared, printed and (for `AskClient`, which in the stateless era tra
 serialised.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -52,9 +52,12 @@ class Context(Struct, frozen=True):
 
 
 class BackendThen(Protocol):
-    """Continuation of `AskBackend`: `replies` has one reply per operation, in order."""
+    """Continuation of `AskBackend`: `replies` has one reply per operation, in order.
 
-    def resume(self, replies: Sequence[object], context: Context) -> "Plan": ...
+    `Any`: operations and replies are opaque to the engine; who writes the operations knows their replies.
+    """
+
+    def resume(self, replies: Any, context: Context) -> "Plan": ...
 
 
 class ClientThen(Protocol):

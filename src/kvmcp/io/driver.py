@@ -39,6 +39,9 @@ FLUSH_GRACE: Final = 0.5
 """Seconds to write the last answers, after the core has given up what did not finish in its grace."""
 
 
+_NOTHING: Final = memoryview(b"")
+
+
 class Machine(Protocol):
     """The core's side of a byte stream; `kvmcp.core.connection.ServerConnection` is one."""
 
@@ -77,6 +80,7 @@ class Driver:
         self._input_wanted = anyio.Event()
         self._finished = anyio.Event()
         self._jobs: dict[Ticket, tuple[anyio.CancelScope, Work]] = {}
+        self._unsent = _NOTHING
         self._peer_gone = False
 
     async def run(self) -> None:
@@ -92,11 +96,10 @@ class Driver:
                 await self._finished.wait()
             tasks.cancel_scope.cancel()
 
-    async def stop(self) -> None:
-        """Take no more requests, finish what was accepted."""
-        self._reading.cancel()
+    def stop(self) -> None:
+        """Take no more requests, finish what was accepted; `run` then returns within the shutdown grace."""
         self._machine.begin_shutdown(anyio.current_time())
-        await self.turn()
+        self._reading.cancel()
 
     def publish(self, event: Event) -> None:
         """Something changed that this peer may want to know; it is told as soon as it reads."""
@@ -141,14 +144,21 @@ class Driver:
     async def _flush(self) -> None:
         # Contenders wait here and find nothing left to send: the data are taken inside.
         async with self._sending:
-            while data := self._machine.data_to_send():
-                if self._peer_gone:
-                    continue
+            while self._has_unsent():
                 try:
-                    await self._transport.send(data)
+                    sent = await self._transport.send_some(self._unsent)
+                    # At once: whoever is cancelled in the next write must not make this one happen twice.
+                    self._unsent = self._unsent[sent:]
                 except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
                     logger.debug("the peer is gone: %s", error)
                     self._lose_peer()
+
+    def _has_unsent(self) -> bool:
+        if not self._unsent:
+            self._unsent = memoryview(self._machine.data_to_send())
+        if self._peer_gone:
+            self._unsent = _NOTHING
+        return len(self._unsent) > 0
 
     def _lose_peer(self) -> None:
         """Nobody reads our answers any more: no more input either, and what runs is finished unheard."""
@@ -246,7 +256,8 @@ class Driver:
             del self._jobs[ticket]
         if not scope.cancelled_caught:
             self._machine.complete(ticket, outcome, anyio.current_time())
-            await self.turn()
+        # Also for a job that was stopped: it may have stopped itself by a question, whose flush was cancelled.
+        await self.turn()
 
     async def _outcome(self, job: Job, work: Work) -> WorkDone | WorkFailed:
         """The one boundary where a coroutine's exception becomes an answer."""

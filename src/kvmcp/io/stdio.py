@@ -43,18 +43,24 @@ class StdioTransport:
             except BlockingIOError:  # The parent has set O_NONBLOCK, and somebody else was faster.
                 continue
 
-    async def send(self, data: bytes) -> None:
-        """Write all of `data`, in pieces that do not block once the descriptor is ready."""
-        rest = memoryview(data)
-        while rest:
-            if not self._writable.poll(0):
-                await anyio.wait_writable(self._writer)
-            try:
-                written = os.write(self._writer, rest[: select.PIPE_BUF])
-            except BlockingIOError:
-                await anyio.wait_writable(self._writer)
-                continue
-            rest = rest[written:]
+    async def send_some(self, data: bytes | memoryview) -> int:
+        """Write a beginning of `data`, in pieces that do not block once the descriptor is ready."""
+        written = 0
+        with memoryview(data) as view:
+            while written < len(view):
+                if not self._writable.poll(0):
+                    if written:
+                        break
+                    await anyio.wait_writable(self._writer)
+                try:
+                    written += os.write(self._writer, view[written : written + select.PIPE_BUF])
+                except (
+                    BlockingIOError
+                ):  # The parent has set O_NONBLOCK, and what is free is less than a piece.
+                    if written:
+                        break
+                    await anyio.wait_writable(self._writer)
+        return written
 
 
 def _poll(descriptor: int, events: int) -> select.poll:

@@ -10,6 +10,10 @@ class Transport(Protocol):
         """The next chunk, cut anywhere; empty at the end of input. Yields to other tasks on every call."""
         ...
 
-    async def send(self, data: bytes) -> None:
-        """Write all of `data`; waits while the peer does not read. Raises OSError where it is gone."""
+    async def send_some(self, data: bytes | memoryview) -> int:
+        """Write a beginning of `data`, at least a byte; how many bytes that were.
+
+        Waits while the peer does not read; if it is cancelled, nothing was written. So whoever is cancelled in
+        a write leaves no half of a message behind. Raises OSError where the peer is gone.
+        """
         ...

@@ -1,0 +1,148 @@
+"""The stdio transport on real descriptors: pipes, sockets, files; and what it does to descriptors 0 and 1."""
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from kvmcp.io.stdio import CHUNK, StdioTransport
+
+pytestmark = pytest.mark.anyio
+
+
+async def send_all(transport: StdioTransport, data: bytes) -> None:
+    while data:
+        data = data[await transport.send_some(data) :]
+
+
+@pytest.fixture(params=["pipe", "socket"])
+def channel(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """A readable and a writable descriptor of one channel, as Python (pipes) and Node (sockets) give them."""
+    if request.param == "pipe":
+        reader, writer = os.pipe()
+    else:
+        a, b = socket.socketpair()
+        reader, writer = a.detach(), b.detach()
+    yield reader, writer
+    for descriptor in (reader, writer):
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass
+
+
+async def test_chunks_arrive_and_the_end_is_empty(channel: tuple[int, int]) -> None:
+    reader, writer = channel
+    transport = StdioTransport(reader, writer)
+    await transport.send_some(b"hello")
+    assert await transport.receive() == b"hello"
+    os.close(writer)
+    assert await transport.receive() == b""
+
+
+async def test_a_receive_waits_and_lets_others_run(channel: tuple[int, int]) -> None:
+    reader, writer = channel
+    transport = StdioTransport(reader, writer)
+    received: list[bytes] = []
+
+    async def receive() -> None:
+        received.append(await transport.receive())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        await anyio.wait_all_tasks_blocked()
+        assert received == []
+        os.write(writer, b"late")
+    assert received == [b"late"]
+
+
+async def test_more_than_the_channel_holds_waits_for_the_reader(channel: tuple[int, int]) -> None:
+    reader, writer = channel
+    transport = StdioTransport(reader, writer)
+    data = os.urandom(4 * 1024 * 1024)
+    received = bytearray()
+
+    async def drain() -> None:
+        while len(received) < len(data):
+            received.extend(await transport.receive())
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send_all, transport, data)
+            await anyio.wait_all_tasks_blocked()
+            assert not received, "the writer waits, and so does nobody else"
+            tasks.start_soon(drain)
+    assert received == data
+
+
+async def test_a_cancelled_send_leaves_the_loop_alive(channel: tuple[int, int]) -> None:
+    reader, writer = channel
+    transport = StdioTransport(reader, writer)
+    with anyio.move_on_after(0) as scope:
+        await send_all(transport, bytes(8 * 1024 * 1024))
+    assert scope.cancelled_caught
+    assert len(await transport.receive()) > 0
+
+
+async def test_o_nonblock_of_the_parent_is_neither_set_nor_needed(channel: tuple[int, int]) -> None:
+    reader, writer = channel
+    flags = [fcntl.fcntl(descriptor, fcntl.F_GETFL) for descriptor in channel]
+    transport = StdioTransport(reader, writer)
+    await transport.send_some(b"x")
+    await transport.receive()
+    assert [fcntl.fcntl(descriptor, fcntl.F_GETFL) for descriptor in channel] == flags
+
+    for descriptor in channel:
+        os.set_blocking(descriptor, False)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send_all, transport, bytes(1024 * 1024))
+        left = 1024 * 1024
+        while left:
+            left -= len(await transport.receive())
+
+
+async def test_a_reader_that_is_gone_raises_oserror() -> None:
+    reader, writer = os.pipe()
+    transport = StdioTransport(reader, writer)
+    os.close(reader)
+    with pytest.raises(BrokenPipeError):
+        await transport.send_some(b"x")
+    os.close(writer)
+
+
+async def test_files_can_stand_for_pipes(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.write_bytes(bytes(CHUNK + 1))
+    reader = os.open(source, os.O_RDONLY)
+    writer = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+    transport = StdioTransport(reader, writer)
+    assert [len(await transport.receive()) for _ in range(3)] == [CHUNK, 1, 0]
+    await send_all(transport, bytes(100_000))
+    assert (tmp_path / "out").stat().st_size == 100_000
+    os.close(reader)
+    os.close(writer)
+
+
+CLAIM = """
+import os, subprocess, sys
+from kvmcp.io.stdio import claim_stdio
+with claim_stdio() as transport:
+    print("a stray print", flush=True)
+    subprocess.run(["sh", "-c", "echo from a child; cat"], check=True)
+    os.write(transport._writer, b"a message\\n")
+print("after", flush=True)
+"""
+
+
+def test_only_messages_reach_standard_output() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", CLAIM], input=b"input for the server only", capture_output=True, check=True
+    )
+    assert run.stdout == b"a message\nafter\n"
+    assert run.stderr == b"a stray print\nfrom a child\n"

@@ -1,0 +1,79 @@
+"""Each example runs as its own program, serves two clients at a time in both eras, and is short."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from tests.io.support import MODERN_META, call, initialize
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ["asyncio_streams", "trio_nursery", "threads_and_sockets"]
+MAX_LINES = 50
+
+
+@pytest.fixture(params=EXAMPLES)
+def port(request: pytest.FixtureRequest) -> Iterator[int]:
+    program = subprocess.Popen(
+        [sys.executable, "-m", f"examples.{request.param}"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert program.stdout is not None
+    yield int(program.stdout.readline().split()[-1])
+    program.kill()
+    program.communicate()
+
+
+class Client:
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.lines = self.socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lines.close()
+        self.socket.close()
+
+    def say(self, *messages: dict[str, Any]) -> None:
+        self.socket.sendall(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
+
+    def hear(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self.lines.readline())
+        return message
+
+
+def test_an_example_serves_both_eras_and_several_clients(port: int) -> None:
+    with Client(port) as legacy, Client(port) as modern:
+        legacy.say(*initialize(), call(1, "count", name="a"), call(2, "count", name="a"))
+        assert legacy.hear()["result"]["protocolVersion"] == "2025-11-25"
+        assert [legacy.hear()["result"]["structuredContent"] for _ in range(2)] == [
+            {"count": 1},
+            {"count": 2},
+        ]
+        modern.say(call("x", "count", MODERN_META, name="a"))
+        assert modern.hear()["result"]["structuredContent"] == {"count": 3}
+        modern.say(call("y", "count", MODERN_META, nam="a"))
+        assert modern.hear()["result"]["isError"] is True
+        modern.socket.shutdown(socket.SHUT_WR)
+        assert modern.lines.readline() == b""
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_short(name: str) -> None:
+    assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) < MAX_LINES
+
+
+def test_the_engine_exports_what_it_promises() -> None:
+    import kvmcp.core
+
+    for name in kvmcp.core.__all__:
+        assert getattr(kvmcp.core, name) is not None
+    assert sorted(kvmcp.core.__all__) == kvmcp.core.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        getattr(kvmcp.core, "nonsense" + "")
