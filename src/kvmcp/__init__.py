@@ -1,6 +1,6 @@
 """kvmcp: the state plane for AI agents, an MCP server and a sans-IO MCP engine."""
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # What type checkers take for true; importing it from typing would cost every start.
 
 if TYPE_CHECKING:
     from kvmcp.io.work import RequestFailed, ToolFailed, Work

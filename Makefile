@@ -1,0 +1,144 @@
+# Two commands on a fresh machine (Python 3.11 or later, pip, make; root or not):
+#
+#   make serve    install kvmcp into .venv and run it on the memory backend, saying how to connect
+#   make test     install what the tests need, then the checks and the tests
+#
+# and for work on it: make check, make bench, make clean. See docs/development.md.
+#
+# Environments live in the checkout and are ignored by git: .venv, and under .venvs those that must stay apart
+# (the official SDK in both major versions, FastMCP). A file .stamp-… says what has been installed; it is older
+# than pyproject.toml when that must be done again. All installers write to stderr: stdout belongs to the server.
+
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+BIN := .venv/bin
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
+SDKS := .venvs/sdk1/.stamp .venvs/sdk2/.stamp
+
+.PHONY: help serve test check cover install test-tools bench clean versions
+
+help:
+	@sed -n 's/^#   make/  make/p' Makefile
+	@echo '  make check    ruff, mypy, pyright, the import rules'
+	@echo '  make bench    kvmcp next to the servers of the Python SDK and FastMCP'
+	@echo '  make clean    remove all that make made'
+
+# --- running ---------------------------------------------------------------------------------------------------
+
+# The path of the command, as text inside a JSON string.
+COMMAND := $(CURDIR)/$(BIN)/kvmcp
+JSON_COMMAND := $(subst ",\",$(subst \,\\,$(COMMAND)))
+
+define CONNECT
+
+kvmcp serves on standard input and output. A client starts it by itself; paste one of these:
+
+  Claude Code:
+
+    claude mcp add kvmcp -- "$(COMMAND)" serve
+
+  Claude Desktop (Settings > Developer > Edit Config, claude_desktop_config.json)
+  and Cursor (~/.cursor/mcp.json, or .cursor/mcp.json in a project):
+
+    {
+      "mcpServers": {
+        "kvmcp": {
+          "command": "$(JSON_COMMAND)",
+          "args": ["serve"]
+        }
+      }
+    }
+
+Running it here too, on the memory backend: one JSON-RPC message a line; end with Ctrl-D.
+
+endef
+export CONNECT
+
+serve: install
+	@printf '%s\n' "$$CONNECT" >&2
+	@exec $(BIN)/kvmcp serve
+
+# --- showing that it works -------------------------------------------------------------------------------------
+
+test: check $(SDKS) cover
+	$(BIN)/python -m pytest --ignore=tests/core
+
+# The core is covered, every branch, by its own tests.
+cover: test-tools
+	$(BIN)/python -m pytest tests/core --cov --cov-report=term
+
+check: test-tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python -m pytest --quiet tests/test_import_rules.py
+
+bench: test-tools .venvs/sdk2/.stamp .venvs/fastmcp/.stamp
+	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/stdio.py
+
+versions: test-tools $(SDKS)
+	@for python in .venv .venvs/sdk1 .venvs/sdk2; do \
+		echo "$$python:"; $$python/bin/python -m pip list --format=freeze --disable-pip-version-check; \
+	done
+
+# --- environments ----------------------------------------------------------------------------------------------
+
+install: .venv/.stamp-kvmcp
+test-tools: .venv/.stamp-tests
+
+# $(call make_venv,folder): an environment whose pip knows dependency groups (25.1). Where Python came without
+# ensurepip (Debian keeps it in python3-venv), virtualenv brings pip along instead.
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "kvmcp needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another one: make PYTHON=python3.12 …" >&2; \
+		exit 1; }
+	@if $(1)/bin/python -m pip --version >/dev/null 2>&1; then :; \
+	elif $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "making $(1)" >&2; $(PYTHON) -m venv --clear $(1) >&2; \
+	else \
+		echo "making $(1) with virtualenv, as $(PYTHON) has no ensurepip (on Debian: apt install python3-venv)" >&2; \
+		$(PYTHON) -m pip install --quiet --upgrade --target .venvs/virtualenv virtualenv >&2 || { \
+			echo "virtualenv cannot be installed either: install python3-venv and try again" >&2; exit 1; }; \
+		PYTHONPATH=.venvs/virtualenv $(PYTHON) -m virtualenv --quiet --clear $(1) >&2; \
+	fi
+	@$(1)/bin/python $(INSTALL) --upgrade 'pip>=25.1' >&2
+endef
+
+.venv/.stamp-kvmcp: pyproject.toml
+	$(call make_venv,.venv)
+	@echo "installing kvmcp into .venv" >&2
+	@$(BIN)/python $(INSTALL) --editable '.[trio,yaml]' >&2
+	@touch $@
+
+.venv/.stamp-tests: .venv/.stamp-kvmcp
+	@echo "installing the tests' tools into .venv" >&2
+	@$(BIN)/python $(INSTALL) --group test --group check --group build >&2
+	@touch $@
+
+.venvs/sdk1/.stamp: pyproject.toml
+	$(call make_venv,.venvs/sdk1)
+	@echo "installing the official SDK, version 1, into .venvs/sdk1" >&2
+	@.venvs/sdk1/bin/python $(INSTALL) --group sdk1 >&2
+	@touch $@
+
+.venvs/sdk2/.stamp: pyproject.toml
+	$(call make_venv,.venvs/sdk2)
+	@echo "installing the official SDK, version 2, into .venvs/sdk2" >&2
+	@.venvs/sdk2/bin/python $(INSTALL) --group sdk2 >&2
+	@touch $@
+
+.venvs/fastmcp/.stamp: pyproject.toml
+	$(call make_venv,.venvs/fastmcp)
+	@echo "installing FastMCP into .venvs/fastmcp" >&2
+	@.venvs/fastmcp/bin/python $(INSTALL) --group fastmcp >&2
+	@touch $@
+
+clean:
+	rm -rf .venv .venvs dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,528 @@
+"""The memory backend: the contract, and what only this store promises (room, its clock, exact scans, gaps)."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from kvmcp.backends import memory
+from kvmcp.backends.base import Backend
+from kvmcp.backends.memory import (
+    ENTRY_OVERHEAD,
+    EXPIRED_PER_BATCH,
+    SCAN_STEPS,
+    SLACK,
+    WATCHER_BYTES,
+    WATCHER_EVENTS,
+    MemoryBackend,
+    Usage,
+)
+from kvmcp.backends.ops import (
+    MAX_VALUE_BYTES,
+    Atomic,
+    Change,
+    Code,
+    Delete,
+    Event,
+    Exists,
+    Expire,
+    Failure,
+    Gap,
+    Get,
+    KeyIs,
+    Message,
+    Namespace,
+    NsKey,
+    Op,
+    Page,
+    Publish,
+    Reply,
+    Scan,
+    Set,
+    Ttl,
+    TtlReply,
+)
+from tests.backends.contract import BackendContract, Store, assert_refused, next_event
+
+NAMESPACE = Namespace("acme")
+SPACE = NAMESPACE.space()
+
+
+def key(name: str) -> NsKey:
+    return NAMESPACE.key(name)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Small:
+    """A store on a clock that stands still until a test moves it."""
+
+    def __init__(self, max_keys: int = 1000, max_bytes: int = 1_000_000) -> None:
+        self.clock = Clock()
+        self.backend = MemoryBackend(clock=self.clock, max_keys=max_keys, max_bytes=max_bytes)
+
+    def ask(self, op: Op) -> Reply:
+        (reply,) = self.backend.execute_now([op])
+        return reply
+
+    def put(self, *names: str, ttl_ms: int | None = None) -> None:
+        for name in names:
+            assert self.ask(Set(key(name), b"1", ttl_ms)) is True
+
+    def page(self, pattern: str = "*", count: int = 100, cursor: str = "") -> Page:
+        page = self.ask(Scan(SPACE, pattern, count, cursor))
+        assert isinstance(page, Page), page
+        return page
+
+    def pages(self, pattern: str = "*", count: int = 100) -> Iterator[Page]:
+        page = self.page(pattern, count)
+        yield page
+        while page.cursor:
+            page = self.page(pattern, count, page.cursor)
+            yield page
+
+    @property
+    def usage(self) -> Usage:
+        return self.backend.usage()
+
+
+@pytest.fixture
+def small() -> Small:
+    return Small()
+
+
+class TestContract(BackendContract):
+    @pytest.fixture
+    def store(self) -> Store:
+        clock = Clock()
+        backend = MemoryBackend(clock=clock)
+
+        async def advance(seconds: float) -> None:
+            clock.now += seconds
+            assert await backend.execute(()) == []
+
+        return Store(backend, advance, NAMESPACE)
+
+
+# --- the calls
+
+
+def test_it_is_a_backend(small: Small) -> None:
+    backend: Backend = small.backend
+    assert backend.execute_now([Get(key("a"))]) == [None]
+
+
+@pytest.mark.anyio
+async def test_it_answers_without_waiting() -> None:
+    backend = MemoryBackend(clock=Clock())
+    await backend.start()
+    waiting = backend.execute([Set(key("a"), b"1"), Get(key("a"))])
+    with pytest.raises(StopIteration) as answer:
+        waiting.send(None)
+    assert answer.value.value == [True, b"1"]
+
+
+def test_a_lone_surrogate_does_no_harm(small: Small) -> None:
+    small.put("\ud800")
+    assert small.page("[^a]*").names == ("\ud800",)
+    assert small.page("\ud800").names == ("\ud800",)
+    assert small.ask(Delete((key("\ud800"),))) == 1
+    assert small.usage == Usage(0, 0)
+
+
+# --- room
+
+
+def test_usage_counts_names_values_and_overhead(small: Small) -> None:
+    small.ask(Set(key("\u00e9"), b"123"))
+    assert small.usage == Usage(1, 2 + 3 + ENTRY_OVERHEAD)
+    small.ask(Set(key("\u00e9"), b"1"))
+    assert small.usage == Usage(1, 2 + 1 + ENTRY_OVERHEAD)
+    small.ask(Set(NAMESPACE.key("a", "s"), b"1"))
+    assert small.usage == Usage(2, 5 + 2 * ENTRY_OVERHEAD)
+    small.ask(Delete((key("\u00e9"), NAMESPACE.key("a", "s"))))
+    assert small.usage == Usage(0, 0)
+
+
+def test_a_store_full_of_keys_refuses_new_ones_only() -> None:
+    small = Small(max_keys=2)
+    small.put("a", "b")
+    refusal = small.ask(Set(key("c"), b"1"))
+    assert refusal == Failure(
+        Code.TOO_LARGE,
+        "the store holds 2 keys, its limit is 2 and this needs 1 more; delete some or let them expire",
+        retryable=False,
+    )
+    assert small.ask(Set(key("a"), b"22")) is True
+    assert small.ask(Delete((key("b"),))) == 1
+    assert small.ask(Set(key("c"), b"1")) is True
+
+
+def test_a_store_full_of_bytes_refuses_growth_only() -> None:
+    small = Small(max_bytes=2 * ENTRY_OVERHEAD + 20)
+    assert small.ask(Set(key("a"), b"1" * 9)) is True
+    assert small.ask(Set(key("b"), b"1" * 9)) is True
+    refusal = small.ask(Set(key("a"), b"1" * 10))
+    assert refusal == Failure(
+        Code.TOO_LARGE,
+        f"the store holds {2 * ENTRY_OVERHEAD + 20} bytes, its limit is {2 * ENTRY_OVERHEAD + 20} "
+        "and this needs 1 more; delete some or let them expire",
+        retryable=False,
+    )
+    assert small.ask(Get(key("a"))) == b"1" * 9
+    assert small.ask(Set(key("a"), b"1" * 8)) is True
+    assert small.ask(Set(key("b"), b"1" * 10)) is True
+
+
+def test_what_has_expired_makes_way_however_much_there_is() -> None:
+    held = 5 * EXPIRED_PER_BATCH
+    small = Small(max_keys=held + 1)
+    small.put(*map(str, range(held)), ttl_ms=1000)
+    small.clock.now += 2
+    wanted = tuple(Set(key(f"new-{i}"), b"1") for i in range(held + 1))
+    assert small.ask(Atomic(wanted)) == (True,) * (held + 1)
+    assert small.usage.keys == held + 1
+
+
+def test_atomic_is_refused_as_a_whole_when_the_whole_does_not_fit() -> None:
+    small = Small(max_keys=3)
+    small.put("a", "b")
+    assert_refused(
+        small.ask(Atomic((Delete((key("a"),)), *[Set(key(n), b"1") for n in "cde"]))), Code.TOO_LARGE
+    )
+    assert small.page().names == ("a", "b")
+    assert_refused(small.ask(Atomic((Set(key("c"), b"1" * MAX_VALUE_BYTES),))), Code.TOO_LARGE)
+    assert small.page().names == ("a", "b")
+
+
+def test_atomic_needs_room_only_for_what_it_leaves() -> None:
+    small = Small(max_keys=2)
+    small.put("a", "b")
+    replace = Atomic(
+        (Set(key("c"), b"1"), Set(key("c"), b"2"), Set(key("d"), b"3"), Delete((key("a"), key("d"))))
+    )
+    assert small.ask(replace) == (True, True, True, 2)
+    assert small.page().names == ("b", "c")
+    assert small.usage == Usage(2, 4 + 2 * ENTRY_OVERHEAD)
+
+
+def test_conditions_come_before_refusals() -> None:
+    small = Small(max_keys=0)
+    assert small.ask(Atomic((Set(key("a"), b"1"),), (KeyIs(key("a"), b"1"),))) is None
+    assert_refused(small.ask(Atomic((Set(key("a"), b"1"),))), Code.TOO_LARGE)
+
+
+def test_an_operation_that_atomic_does_not_know_is_a_bug_and_changes_nothing(small: Small) -> None:
+    nested = Atomic(())
+    with pytest.raises(KeyError):
+        small.ask(Atomic((Set(key("a"), b"1"), nested)))  # type: ignore[arg-type]  # what the types forbid
+    assert small.usage == Usage(0, 0)
+
+
+# --- its clock
+
+
+def test_a_key_lives_until_its_deadline_and_not_at_it(small: Small) -> None:
+    small.put("a", ttl_ms=1500)
+    small.clock.now += 1.499
+    assert small.ask(Get(key("a"))) == b"1"
+    small.clock.now = 1000.0 + 1.5
+    assert small.ask(Get(key("a"))) is None
+
+
+@pytest.mark.parametrize(("passed", "left"), [(0.0, 1500), (0.0004, 1500), (0.5, 1000), (1.4999, 1)])
+def test_ttl_is_in_milliseconds_and_never_zero(small: Small, passed: float, left: int) -> None:
+    small.put("a", ttl_ms=1500)
+    small.clock.now += passed
+    assert small.ask(Ttl(key("a"))) == TtlReply(True, left)
+
+
+def test_a_batch_happens_at_one_moment() -> None:
+    moments = iter([0.0, 1.0])
+    backend = MemoryBackend(clock=lambda: next(moments))
+    backend.execute_now([Set(key("a"), b"1", 1000)])
+    assert backend.execute_now([Get(key("a"))] * 3) == [None] * 3
+
+
+def test_an_untouched_key_frees_its_memory(small: Small) -> None:
+    small.put("a", "b", ttl_ms=1000)
+    small.put("c")
+    assert small.backend.next_expiry() == 1001.0
+    small.clock.now += 1
+    assert small.usage.keys == 3
+    assert small.backend.execute_now(()) == []
+    assert small.usage.keys == 1
+    assert small.backend.next_expiry() is None
+
+
+def test_the_work_of_one_batch_is_bounded(small: Small) -> None:
+    small.put(*map(str, range(EXPIRED_PER_BATCH + 10)), ttl_ms=1000)
+    small.clock.now += 1
+    small.backend.execute_now(())
+    assert small.usage.keys == 10
+    small.ask(Get(key("a")))
+    assert small.usage.keys == 0
+
+
+@pytest.mark.parametrize("met_by", [Get, Ttl])
+def test_an_expired_key_that_is_met_is_removed(small: Small, met_by: type[Get] | type[Ttl]) -> None:
+    extra = EXPIRED_PER_BATCH + 2  # what the batch removes by itself
+    small.put(*map(str, range(extra)), ttl_ms=999)
+    small.put("a", "b", ttl_ms=1000)
+    small.clock.now += 1
+    small.ask(met_by(key("a")))
+    assert small.usage.keys == 1
+
+
+def test_a_scan_removes_what_it_finds_expired(small: Small) -> None:
+    names = [str(i) for i in range(2 * EXPIRED_PER_BATCH)]
+    small.put(*names, ttl_ms=1000)
+    small.put("a")
+    small.clock.now += 1
+    assert small.page(count=1000).names == ("a",)
+    assert small.usage.keys == 1
+
+
+def test_a_key_that_got_more_time_outlives_its_first_deadline(small: Small) -> None:
+    small.put("a", "b", "c", ttl_ms=1000)
+    small.ask(Expire(key("a"), 5000))
+    small.put("b")
+    small.clock.now += 1
+    small.backend.execute_now(())
+    assert small.page().names == ("a", "b")
+    assert small.backend.next_expiry() == 1005.0
+    small.clock.now += 4
+    small.backend.execute_now(())
+    assert small.page().names == ("b",)
+
+
+def test_a_key_that_got_less_time_ends_earlier(small: Small) -> None:
+    small.put("a", ttl_ms=9000)
+    small.ask(Expire(key("a"), 1000))
+    small.clock.now += 1
+    small.backend.execute_now(())
+    assert small.usage.keys == 0
+    small.put("a")
+    small.clock.now += 10
+    small.backend.execute_now(())
+    assert small.usage.keys == 1
+
+
+def test_a_key_that_is_touched_often_has_one_place_in_the_heap(small: Small) -> None:
+    for _ in range(1000):
+        small.put("a", ttl_ms=1000)
+        small.clock.now += 0.5
+    assert len(small.backend._deadlines.heap) == 1
+    assert small.ask(Get(key("a"))) == b"1"
+
+
+def test_deadlines_that_no_longer_count_do_not_pile_up(small: Small) -> None:
+    for ttl_ms in range(10_000, 1000, -1):
+        small.put("a", ttl_ms=ttl_ms)
+    for i in range(10 * SLACK):
+        small.put(str(i), ttl_ms=1000)
+        small.ask(Delete((key(str(i)),)))
+    assert len(small.backend._deadlines.heap) <= 2 + SLACK
+    small.clock.now += 2
+    assert small.ask(Get(key("a"))) is None
+
+
+def test_removed_keys_leave_the_heap(small: Small) -> None:
+    names = [str(i) for i in range(10 * SLACK)]
+    small.put(*names, ttl_ms=1000)
+    small.ask(Delete(tuple(key(name) for name in names)))
+    assert len(small.backend._deadlines.heap) <= SLACK
+
+
+def test_a_key_filed_twice_under_one_moment_expires_once(small: Small) -> None:
+    a = key("a")
+    small.ask(Set(a, b"1", 2000))
+    small.ask(Expire(a, 1000))
+    small.ask(Expire(a, 2000))
+    small.clock.now += 1
+    small.backend.execute_now(())
+    assert len(small.backend._deadlines.heap) == 2
+    small.clock.now += 1
+    small.backend.execute_now(())
+    assert small.usage == Usage(0, 0)
+
+
+# --- scans
+
+
+def test_a_scan_gives_each_key_once_in_order_of_creation(small: Small) -> None:
+    small.put("c", "a", "b")
+    small.put("c")
+    assert [page.names for page in small.pages(count=2)] == [("c", "a"), ("b",)]
+
+
+def test_a_scan_ends_although_keys_keep_coming(small: Small) -> None:
+    small.put("a", "b", "c")
+    seen: list[str] = []
+    for i, page in enumerate(small.pages(count=1)):
+        seen.extend(page.names)
+        small.put(f"new-{i}")
+    assert seen == ["a", "b", "c"]
+
+
+def test_a_scan_survives_the_compaction_of_what_it_walked_over(small: Small) -> None:
+    names = [f"{i:04}" for i in range(500)]
+    small.put(*names)
+    kept = names[::10]
+    first = small.page(count=100)
+    small.ask(Delete(tuple(key(name) for name in names if name not in kept)))
+    assert len(small.backend._spaces[SPACE].order) < 3 * len(kept) + SLACK
+    rest = small.page(count=1000, cursor=first.cursor)
+    assert rest == Page(tuple(kept[10:]))
+
+
+def test_a_key_that_atomic_replaces_keeps_its_place(small: Small) -> None:
+    small.put("a", "b", "c")
+    first = small.page(count=1)
+    replace = Atomic((Delete((key("a"), key("b"), key("c"))), Set(key("b"), b"2"), Set(key("a"), b"2")))
+    assert small.ask(replace) == (3, True, True)
+    assert small.page(cursor=first.cursor) == Page(("b",))
+
+
+def test_a_cursor_outlives_its_space(small: Small) -> None:
+    small.put("a", "b")
+    first = small.page(count=1)
+    small.ask(Delete((key("a"), key("b"))))
+    assert small.page(cursor=first.cursor) == Page(())
+    small.put("c")
+    assert small.page(cursor=first.cursor) == Page(())
+
+
+@pytest.mark.parametrize(
+    "cursor", ["1-1", "2-1", "1-", "-1-2", "1-2-3", "\u0661-2", "1" * 19 + "-2", " 1-2", "1-2\n"]
+)
+def test_a_cursor_that_no_page_gave_is_refused(small: Small, cursor: str) -> None:
+    small.put("a", "b", "c")
+    assert_refused(small.ask(Scan(SPACE, cursor=cursor)), Code.REDIS_ERROR)
+    assert_refused(small.ask(Scan(NAMESPACE.space("other"), cursor=cursor)), Code.REDIS_ERROR)
+
+
+def test_a_page_looks_at_a_bounded_number_of_names() -> None:
+    small = Small(max_keys=3 * SCAN_STEPS, max_bytes=10**9)
+    small.put(*[f"{i:05}" for i in range(2 * SCAN_STEPS + 1)], "z")
+    pages = list(small.pages("z"))
+    assert [len(page.names) for page in pages] == [0, 0, 1]
+
+
+def test_a_page_counts_removed_keys_that_it_walks_over(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SCAN_STEPS", 10)
+    small.put(*[f"{i:02}" for i in range(30)])
+    small.ask(Delete(tuple(key(f"{i:02}") for i in range(25))))
+    assert [len(page.names) for page in small.pages()] == [0, 0, 5]
+
+
+def test_a_costly_pattern_looks_at_fewer_names(small: Small) -> None:
+    small.put(*[f"{i:03}" + "a" * 500 for i in range(100)])
+    pages = list(small.pages("*" + "a?" * 120 + "b*"))
+    assert all(page.names == () for page in pages)
+    assert 10 < len(pages) < 40
+
+
+# --- watches
+
+
+async def read(events: AsyncIterator[Event], amount: int) -> list[Event]:
+    return [await next_event(events) for _ in range(amount)]
+
+
+@pytest.mark.anyio
+async def test_publish_counts_the_watchers(small: Small) -> None:
+    watch, news = small.backend.watch, key("news")
+    async with watch(channels=[news, news]), watch(channels=[news]), watch([news], [key("other")]):
+        assert small.ask(Publish(news, b"1")) == 2
+    assert small.ask(Publish(news, b"1")) == 0
+
+
+@pytest.mark.anyio
+async def test_a_key_that_waits_to_be_told_is_told_once(small: Small) -> None:
+    a, b = key("a"), key("b")
+    async with small.backend.watch([a, b, a], [b]) as events:
+        small.put("a", "b", "a", "a", "b")
+        small.ask(Expire(a, 1000))
+        small.ask(Publish(b, b"1"))
+        assert await read(events, 3) == [Change(a), Change(b), Message(b, b"1")]
+        small.put("a")
+        assert await read(events, 1) == [Change(a)]
+
+
+@pytest.mark.anyio
+async def test_a_refused_atomic_tells_nothing(small: Small) -> None:
+    a, b = key("a"), key("b")
+    async with small.backend.watch([a], [b]) as events:
+        small.ask(Atomic((Set(a, b"1"), Publish(b, b"1"), Expire(b, 0))))
+        small.ask(Publish(b, b"2"))
+        assert await read(events, 1) == [Message(b, b"2")]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("names", [(), ("x",)])
+async def test_expiry_is_told_when_it_is_noticed(small: Small, names: tuple[str, ...]) -> None:
+    a = key("a")
+    small.put("a", ttl_ms=1000)
+    async with small.backend.watch([a]) as events:
+        small.clock.now += 1
+        small.backend.execute_now([Get(key(name)) for name in names])
+        assert await read(events, 1) == [Change(a)]
+
+
+@pytest.mark.anyio
+async def test_a_slow_watcher_loses_the_oldest_and_is_told(small: Small) -> None:
+    a, news = key("a"), key("news")
+    async with small.backend.watch([a], [news]) as slow, small.backend.watch(channels=[news]) as other:
+        small.put("a")
+        for i in range(WATCHER_EVENTS + 2):
+            small.ask(Publish(news, b"%d" % i))
+        small.put("a")
+        # Lost: the change and messages 0 to 2; the second change was queued, for the first was lost.
+        expected = [Message(news, b"%d" % i) for i in range(3, WATCHER_EVENTS + 2)]
+        assert await read(slow, WATCHER_EVENTS + 1) == [Gap(4), *expected, Change(a)]
+        assert await read(other, 2) == [Gap(2), Message(news, b"2")]
+
+
+@pytest.mark.anyio
+async def test_large_messages_are_bounded_in_bytes(small: Small) -> None:
+    news = key("news")
+    large = b"1" * MAX_VALUE_BYTES
+    room = WATCHER_BYTES // MAX_VALUE_BYTES
+    async with small.backend.watch(channels=[news]) as events:
+        for _ in range(room):
+            small.ask(Publish(news, large))
+        small.ask(Publish(news, b"2"))
+        small.ask(Publish(news, b"3"))
+        assert await read(events, 1) == [Gap(1)]
+        assert await read(events, room - 1) == [Message(news, large)] * (room - 1)
+        assert await read(events, 2) == [Message(news, b"2"), Message(news, b"3")]
+
+
+@pytest.mark.anyio
+async def test_what_is_queued_can_be_read_after_the_end(small: Small) -> None:
+    news = key("news")
+    async with small.backend.watch(channels=[news]) as events:
+        small.ask(Publish(news, b"1"))
+        await small.backend.aclose()
+        assert [event async for event in events] == [Message(news, b"1")]
+
+
+@pytest.mark.anyio
+async def test_nothing_is_left_of_a_watch_or_of_a_closed_store(small: Small) -> None:
+    backend = small.backend
+    small.put("a", ttl_ms=1000)
+    async with backend.watch([key("a")], [key("b")]):
+        assert backend._key_watchers and backend._channel_watchers and backend._watchers
+    assert not (backend._key_watchers or backend._channel_watchers or backend._watchers)
+    await backend.aclose()
+    assert small.usage == Usage(0, 0)
+    assert backend.next_expiry() is None
+    assert backend.execute_now([Exists((key("a"),))]) == [
+        Failure(Code.REDIS_NOT_CONNECTED, "the store is closed", retryable=False)
+    ]
