@@ -37,6 +37,9 @@ class NoSuchTool(Exception):
 class StandIn:
     """A server that remembers what it was asked and answers `result`."""
 
+    class Refused(Exception):
+        """The server's refusal of a request."""
+
     UnknownTool: type[Exception] = NoSuchTool
 
     def __init__(self, result: ToolResult | None = None, failure: BaseException | None = None) -> None:
@@ -572,7 +575,7 @@ def test_an_unknown_tool() -> None:
 
 
 def test_a_call_that_is_refused() -> None:
-    server = StandIn(failure=ValueError("nested deeper than 128 levels"))
+    server = StandIn(failure=StandIn.Refused("nested deeper than 128 levels"))
     assert run("call", "ping", server=server) == usage_error(
         "the call of ping was refused: nested deeper than 128 levels"
     )

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, strategies as st
 
 from kvmcp import config
-from kvmcp.backends import memory
+from kvmcp.backends.memory import backend as memory
 from kvmcp.config import SETTINGS, ConfigError, Loaded, Origin, Setting, Settings, load, quoted, redacted
 from kvmcp.core.limits import Limits
 from kvmcp.core.request_state import MIN_KEY_BYTES

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.io.support import MODERN_META, call, initialize
+from tests.io.support import MODERN_META, Witness, call, initialize
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ["asyncio_streams", "trio_nursery", "threads_and_sockets"]
@@ -31,6 +31,7 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
 class Client:
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.witness = Witness()
         self.lines = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:
@@ -41,11 +42,12 @@ class Client:
         self.socket.close()
 
     def say(self, *messages: dict[str, Any]) -> None:
+        for message in messages:
+            self.witness.said(message)
         self.socket.sendall(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
 
     def hear(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self.lines.readline())
-        return message
+        return self.witness.heard(self.lines.readline())
 
 
 def test_an_example_serves_both_eras_and_several_clients(port: int) -> None:

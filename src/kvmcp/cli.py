@@ -33,12 +33,17 @@ if TYPE_CHECKING:
             """Raised by `call_tool` where no tool has that name."""
             ...
 
+        @property
+        def Refused(self) -> type[Exception]:
+            """Raised by `call_tool` where the request was refused unread; the message says why."""
+            ...
+
         def serve(self, settings: Settings) -> int:
             """Serve until told to stop; the exit code."""
             ...
 
         def call_tool(self, settings: Settings, name: str, arguments: bytes) -> ToolResult:
-            """Call one tool with the JSON text of its arguments. Raises ValueError where it is refused unread."""
+            """Call one tool with the JSON text of its arguments. Raises UnknownTool and Refused."""
             ...
 
         def tool_definitions(self, settings: Settings) -> Sequence[bytes]:
@@ -171,7 +176,7 @@ def _call(args: argparse.Namespace, console: Console) -> int:
         result = server.call_tool(settings, args.tool, arguments)
     except server.UnknownTool:
         raise UsageError(_unknown_tool(args.tool, server.tool_definitions(settings))) from None
-    except ValueError as error:
+    except server.Refused as error:
         raise UsageError(f"the call of {args.tool} was refused: {error}") from None
     return _print_error(args, result, console) if result.is_error else _print_result(result, console)
 

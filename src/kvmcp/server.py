@@ -6,7 +6,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -59,6 +59,10 @@ ToolFunction = Callable[[ArgumentsT, Work], Awaitable[Returned]]
 
 class UnknownTool(Exception):
     """There is no tool of this name."""
+
+
+class Refused(Exception):
+    """The server answered a call with a protocol error; the message is the error's."""
 
 
 class Server:
@@ -159,7 +163,7 @@ class Server:
         """Serve the client at standard input and output; returns at end of input, SIGTERM or SIGINT."""
         # Signals first: one that came between would end the process in the middle of something.
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, claim_stdio() as transport:
-            async with self._started(), anyio.create_task_group() as tasks:
+            async with self.running(), anyio.create_task_group() as tasks:
                 tasks.start_soon(self._stop_on, signals)
                 await self.serve(transport)
                 tasks.cancel_scope.cancel()
@@ -175,7 +179,8 @@ class Server:
             self.stop()
 
     @asynccontextmanager
-    async def _started(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncGenerator[None]:
+        """The store is up inside this context; `serve` may then be called for any number of clients."""
         await self.backend.start()
         try:
             yield
@@ -204,8 +209,8 @@ def function_tool(
     result: type[Struct] | None = None,
 ) -> Tool:
     """A catalog item that runs a coroutine function; see `Server.tool`."""
-    parameters = [kind for key, kind in function.__annotations__.items() if key != "return"]
-    if not parameters or not isinstance(parameters[0], type) or not issubclass(parameters[0], Struct):
+    arguments = _first_annotation(function)
+    if not isinstance(arguments, type) or not issubclass(arguments, Struct):
         raise TypeError(f"tool {name}: the first parameter needs a msgspec Struct as its annotation")
 
     def plan(arguments: object, context: Context) -> Plan:
@@ -213,13 +218,22 @@ def function_tool(
 
     return Tool(
         name=name,
-        arguments=StructArguments(parameters[0]),
+        arguments=StructArguments(arguments),
         plan=plan,
         title=UNSET if title is None else title,
         description=UNSET if description is None else description,
         annotations=UNSET if annotations is None else annotations,
         output_schema=None if result is None else output_schema(result),
     )
+
+
+def _first_annotation(function: Callable[..., object]) -> object:
+    """What the first parameter is annotated with; a name is looked up where the function was defined."""
+    from inspect import get_annotations, signature  # Only for servers with tools of their own.
+
+    first = next(iter(signature(function).parameters), "")
+    annotation = function.__annotations__.get(first)
+    return get_annotations(function, eval_str=True)[first] if isinstance(annotation, str) else annotation
 
 
 # --- the commands of the command line ---
@@ -305,7 +319,7 @@ class _OneCall:
 def call_tool(settings: Settings, name: str, arguments: bytes) -> ToolResult:
     """Call a tool as a client would, in this process. `arguments` is the JSON text of an object.
 
-    Raises UnknownTool, and ValueError where the server refused the request.
+    Raises UnknownTool, and Refused where the server answered with a protocol error.
     """
     server = from_settings(settings)
     if server.catalog.tool(name) is None:
@@ -313,13 +327,13 @@ def call_tool(settings: Settings, name: str, arguments: bytes) -> ToolResult:
     transport = _OneCall(_call_message(name, arguments))
 
     async def main() -> None:
-        async with server._started():
+        async with server.running():
             await server.serve(transport)
 
     _run(settings, main)
     response = msgspec.json.decode(transport.written, type=_CallResponse)
     if response.result is None:
-        raise ValueError("no answer" if response.error is None else response.error.message)
+        raise Refused("no answer" if response.error is None else response.error.message)
     result = response.result
     structured = bytes(result.structured_content) or None
     return ToolResult(result.content, structured, result.is_error)

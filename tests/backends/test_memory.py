@@ -4,18 +4,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from kvmcp.backends import memory
 from kvmcp.backends.base import Backend
-from kvmcp.backends.memory import (
-    ENTRY_OVERHEAD,
-    EXPIRED_PER_BATCH,
-    SCAN_STEPS,
-    SLACK,
-    WATCHER_BYTES,
-    WATCHER_EVENTS,
-    MemoryBackend,
-    Usage,
-)
+from kvmcp.backends.memory import MemoryBackend, Usage, backend as memory
+from kvmcp.backends.memory.backend import EXPIRED_PER_BATCH, SCAN_STEPS
+from kvmcp.backends.memory.checks import ENTRY_OVERHEAD
+from kvmcp.backends.memory.keyspace import SLACK
 from kvmcp.backends.ops import (
     MAX_VALUE_BYTES,
     Atomic,
@@ -41,6 +34,7 @@ from kvmcp.backends.ops import (
     Ttl,
     TtlReply,
 )
+from kvmcp.backends.watcher import WATCHER_BYTES, WATCHER_EVENTS
 from tests.backends.contract import BackendContract, Store, assert_refused, next_event
 
 NAMESPACE = Namespace("acme")
@@ -518,8 +512,8 @@ async def test_nothing_is_left_of_a_watch_or_of_a_closed_store(small: Small) -> 
     backend = small.backend
     small.put("a", ttl_ms=1000)
     async with backend.watch([key("a")], [key("b")]):
-        assert backend._key_watchers and backend._channel_watchers and backend._watchers
-    assert not (backend._key_watchers or backend._channel_watchers or backend._watchers)
+        assert backend._watchers.watched == 2
+    assert backend._watchers.watched == 0
     await backend.aclose()
     assert small.usage == Usage(0, 0)
     assert backend.next_expiry() is None

@@ -15,8 +15,8 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import Struct
 
-from kvmcp.backends import memory
-from kvmcp.backends.memory import ENTRY_OVERHEAD, MemoryBackend, Usage
+from kvmcp.backends.memory import MemoryBackend, Usage, backend as memory
+from kvmcp.backends.memory.checks import ENTRY_OVERHEAD
 from kvmcp.backends.ops import (
     Atomic,
     Change,

@@ -16,11 +16,39 @@ from kvmcp.backends.ops import Event, NsKey
 from kvmcp.core.limits import Limits
 from kvmcp.server import Server
 from kvmcp.tools.surface import TOOL_SETS
+from tests.schema import validate_server_message
 
 MODERN_META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
 }
+
+
+class Witness:
+    """Holds every message of a server to the schema of the revision that is spoken."""
+
+    def __init__(self) -> None:
+        self._revision = "2025-11-25"
+        self._asked: dict[str, tuple[str, str]] = {}
+
+    def said(self, message: dict[str, Any]) -> None:
+        """The client sends this."""
+        params = message.get("params", {})
+        if message.get("method") == "initialize":
+            self._revision = params["protocolVersion"]
+        elif "io.modelcontextprotocol/protocolVersion" in params.get("_meta", {}):
+            self._revision = "2026-07-28"
+        if "id" in message and "method" in message:
+            self._asked[json.dumps(message["id"])] = (self._revision, message["method"])
+
+    def heard(self, line: bytes) -> dict[str, Any]:
+        """The server has sent this."""
+        message: dict[str, Any] = json.loads(line)
+        revision, method = self._revision, None
+        if "method" not in message and "id" in message:
+            revision, method = self._asked.get(json.dumps(message["id"]), (revision, None))
+        validate_server_message(revision, line, method)
+        return message
 
 
 class MemoryTransport:
@@ -33,6 +61,7 @@ class MemoryTransport:
         self._piece = piece
         self._most = most
         self._pending = b""
+        self._witness = Witness()
         self.reads = 0
         self.broken = False
 
@@ -56,6 +85,8 @@ class MemoryTransport:
 
     def say(self, *messages: dict[str, Any] | bytes) -> None:
         for message in messages:
+            if not isinstance(message, bytes):
+                self._witness.said(message)
             data = message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n"
             for start in range(0, len(data), self._piece):
                 self._to_server.send_nowait(data[start : start + self._piece])
@@ -69,8 +100,7 @@ class MemoryTransport:
             while b"\n" not in self._pending:
                 self._pending += await self._from_server.receive()
         line, _, self._pending = self._pending.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
+        return self._witness.heard(line)
 
     def close(self) -> None:
         for stream in (self._to_server, self._input, self._output, self._from_server):

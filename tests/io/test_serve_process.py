@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.io.support import MODERN_META, call, initialize, ping
+from tests.io.support import MODERN_META, Witness, call, initialize, ping
 
 LIMIT = 4 * 1024 * 1024
 SETTLE = 20.0
@@ -24,6 +24,7 @@ class Process:
     """A running `kvmcp serve`."""
 
     def __init__(self, loop: str, *options: str) -> None:
+        self.witness = Witness()
         self.child = subprocess.Popen(
             [sys.executable, "-m", "kvmcp", "serve", "--loop", loop, *options],
             stdin=subprocess.PIPE,
@@ -35,14 +36,15 @@ class Process:
     def say(self, *messages: dict[str, Any] | bytes) -> None:
         assert self.child.stdin is not None
         for message in messages:
+            if not isinstance(message, bytes):
+                self.witness.said(message)
             data = message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n"
             self.child.stdin.write(data)
         self.child.stdin.flush()
 
     def hear(self) -> dict[str, Any]:
         assert self.child.stdout is not None
-        message: dict[str, Any] = json.loads(self.child.stdout.readline())
-        return message
+        return self.witness.heard(self.child.stdout.readline())
 
     def rss(self) -> int:
         """Resident memory in bytes."""

@@ -248,14 +248,12 @@ class Driver:
         self._tasks.start_soon(self._run_job, ticket, job, work)
 
     async def _run_job(self, ticket: Ticket, job: Job, work: Work) -> None:
-        scope = self._jobs[ticket][0]
         try:
-            with scope:
+            with self._jobs[ticket][0]:
                 outcome = await self._outcome(job, work)
+                self._machine.complete(ticket, outcome, anyio.current_time())
         finally:
             del self._jobs[ticket]
-        if not scope.cancelled_caught:
-            self._machine.complete(ticket, outcome, anyio.current_time())
         # Also for a job that was stopped: it may have stopped itself by a question, whose flush was cancelled.
         await self.turn()
 

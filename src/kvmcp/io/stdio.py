@@ -9,7 +9,7 @@ block, nor does writing up to PIPE_BUF bytes.
 
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -70,7 +70,7 @@ def _poll(descriptor: int, events: int) -> select.poll:
 
 
 @contextmanager
-def claim_stdio() -> Iterator[StdioTransport]:
+def claim_stdio() -> Generator[StdioTransport]:
     """Take descriptors 0 and 1 for messages alone, and give them back at the end.
 
     Until then a stray `print` goes to standard error, and a child process reads an empty input.
