@@ -69,13 +69,3 @@ def test_an_example_serves_both_eras_and_several_clients(port: int) -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_short(name: str) -> None:
     assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) < MAX_LINES
-
-
-def test_the_engine_exports_what_it_promises() -> None:
-    import kvmcp.core
-
-    for name in kvmcp.core.__all__:
-        assert getattr(kvmcp.core, name) is not None
-    assert sorted(kvmcp.core.__all__) == kvmcp.core.__all__
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        getattr(kvmcp.core, "nonsense" + "")

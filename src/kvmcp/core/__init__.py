@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kvmcp.core.arguments import SchemaArguments, StructArguments
     from kvmcp.core.catalog import Catalog, Prompt, Resource, ResourceTemplate, Tool
-    from kvmcp.core.client import ClientSession
-    from kvmcp.core.client_connection import ClientConnection
+    from kvmcp.core.client.connection import ClientConnection
+    from kvmcp.core.client.profile import ClientLimits, ClientProfile
+    from kvmcp.core.client.session import ClientSession
     from kvmcp.core.commands import (
         AnswerWork,
         Ask,
@@ -59,6 +60,8 @@ __all__ = [
     "Caller",
     "Catalog",
     "ClientConnection",
+    "ClientLimits",
+    "ClientProfile",
     "ClientSession",
     "Close",
     "Context",
@@ -101,8 +104,9 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("SchemaArguments", "StructArguments"), "arguments"),
     **dict.fromkeys(("Catalog", "Prompt", "Resource", "ResourceTemplate", "Tool"), "catalog"),
-    "ClientSession": "client",
-    "ClientConnection": "client_connection",
+    "ClientSession": "client.session",
+    "ClientConnection": "client.connection",
+    **dict.fromkeys(("ClientLimits", "ClientProfile"), "client.profile"),
     "ServerConnection": "connection",
     **dict.fromkeys(("LocalProtocolError", "RpcError"), "errors"),
     "Limits": "limits",

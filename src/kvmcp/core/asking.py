@@ -6,10 +6,8 @@ is over, and the client sends the request again with `inputResponses`. A job tha
 its start, and its earlier questions are answered at once from the state.
 """
 
-from collections.abc import Mapping
-from functools import reduce
-from operator import or_
-from typing import Final, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Union, cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -19,9 +17,10 @@ from kvmcp.core.errors import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     MISSING_CLIENT_CAPABILITY,
+    LocalProtocolError,
     RpcError,
 )
-from kvmcp.core.exchange import Exchange, Exchanges, Questions
+from kvmcp.core.exchange import Exchange, Exchanges, Phase, Questions
 from kvmcp.core.jsonrpc import Id
 from kvmcp.core.modern import ModernDialect
 from kvmcp.core.plan import AskClient, ClientThen, ToolError
@@ -41,7 +40,7 @@ from kvmcp.core.wire.common import (
 
 _encode = msgspec.json.Encoder().encode
 _decode_answers = msgspec.json.Decoder(dict[str, Raw]).decode
-_DECODE_ANSWER: Final = {
+_DECODE_ANSWER: Final[Mapping[type[ClientRequest], Callable[[Raw], ClientAnswer]]] = {
     ElicitForm: msgspec.json.Decoder(ElicitResult).decode,
     ElicitUrl: msgspec.json.Decoder(ElicitResult).decode,
     Sample: msgspec.json.Decoder(SampleResult).decode,
@@ -49,13 +48,18 @@ _DECODE_ANSWER: Final = {
 }
 
 
+MULTI_ROUND: Final = ("tools/call", "resources/read", "prompts/get")
+"""The methods whose handlers may ask the client."""
+
+CLIENT_GONE: Final = ToolError("CLIENT_GONE", "the client is gone and cannot answer")
+
 _decode_requests = msgspec.json.Decoder(dict[str, ClientRequest]).decode
 
 
 def read_answer(request: ClientRequest, raw: Raw) -> ClientAnswer | None:
     """What the client answered; None where it has not the form of an answer to `request`."""
     try:
-        return cast(ClientAnswer, _DECODE_ANSWER[type(request)](raw))
+        return _DECODE_ANSWER[type(request)](raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -71,7 +75,7 @@ def needed(requests: Mapping[str, ClientRequest]) -> bytes:
                 members.setdefault("sampling", {}).update({"tools": {}} if tools else {})
             case ElicitUrl():
                 members.setdefault("elicitation", {})["url"] = {}
-            case ElicitForm():
+            case _:
                 members.setdefault("elicitation", {})["form"] = {}
     return _encode(members)
 
@@ -85,9 +89,15 @@ class ClientAsking:
         self._out = out
         self._sent: dict[Id, tuple[Exchange, str]] = {}
         self._count = 0
+        self._client_gone = False
 
     def ask(self, exchange: Exchange, requests: Mapping[str, ClientRequest]) -> None:
         """Ask what the client can answer; refuse the request where that is nothing."""
+        # "Servers MUST NOT send InputRequiredResult on any other requests"; one rule for both eras.
+        if exchange.method not in MULTI_ROUND:
+            misuse = LocalProtocolError(f"{exchange.method} cannot ask the client")
+            self._exchanges.blame(exchange, misuse)
+            return
         capabilities = exchange.context.client_capabilities
         # "MUST NOT" ask for what the client did not declare, in the modern era on this very request.
         questions = _questions(exchange)
@@ -97,8 +107,16 @@ class ClientAsking:
             self._refuse(exchange, requests)
         elif isinstance(exchange.dialect, ModernDialect):
             self._use_given(exchange, questions)
+        elif self._client_gone:
+            self._exchanges.drop(exchange, CLIENT_GONE)
         else:
             self._send(exchange, questions)
+
+    def lose_client(self) -> None:
+        """The client will answer nothing more: neither what it was asked nor what it would be asked."""
+        self._client_gone = True
+        for exchange in [e for e in self._exchanges.open.values() if e.phase is Phase.WAITING_FOR_CLIENT]:
+            self._exchanges.drop(exchange, CLIENT_GONE)
 
     def forget(self, exchange: Exchange) -> None:
         """Nobody waits for the answers any more: tell the client, and drop them when they come."""
@@ -120,15 +138,21 @@ class ClientAsking:
     # --- legacy ---
 
     def _send(self, exchange: Exchange, questions: Questions) -> None:
-        for key, request in questions.asked.items():
+        dialect = exchange.dialect
+        assert not isinstance(dialect, ModernDialect), "the modern era has no requests to the client"
+        try:
+            asked = {
+                key: dialect.ask(request, self._service.token()) for key, request in questions.asked.items()
+            }
+        except Exception as error:  # noqa: BLE001  # a question that cannot be written is the handler's fault
+            self._exchanges.blame(exchange, error)
+            return
+        for key, (method, params) in asked.items():
             self._count += 1
             id = b"%d" % self._count
             self._sent[id] = (exchange, key)
-            dialect = exchange.dialect
-            assert not isinstance(dialect, ModernDialect), "the modern era has no requests to the client"
-            method, params = dialect.ask(request, self._service.token())
             self._out.append(jsonrpc.request(id, method, params))
-        if questions.asked:
+        if asked:
             self._exchanges.wait_for_client(exchange)
         else:
             self._exchanges.resume_client(exchange)
@@ -192,11 +216,12 @@ class ClientAsking:
             return False
         try:
             exchange.client_then = _read_then(exchange.continuations, state.then)
+            requests = _decode_requests(state.requests)
         except msgspec.DecodeError:
             problem = "requestState is of an older version of this server; send the request without it"
             self._exchanges.refuse(exchange, RpcError(INVALID_PARAMS, problem))
             return True
-        self._exchanges.begin(exchange, AskClient, _decode_requests(state.requests), exchange.client_then)
+        self._exchanges.begin(exchange, AskClient, requests, exchange.client_then)
         return True
 
     def _use_given(self, exchange: Exchange, questions: Questions) -> None:
@@ -220,22 +245,27 @@ class ClientAsking:
     def _require_input(
         self, exchange: Exchange, questions: Questions, missing: Mapping[str, ClientRequest]
     ) -> None:
-        """Answer `input_required`. A job remembers all its answers, a continuation those of this round."""
+        """Answer `input_required` with what must be remembered."""
+        dialect = exchange.dialect
+        assert isinstance(dialect, ModernDialect), "only the modern era has input_required"
+        try:
+            sealed = self._seal(exchange, questions)
+            message = dialect.input_required(exchange.id, missing, sealed)
+        except Exception as error:  # noqa: BLE001  # what cannot be written is the handler's fault
+            self._exchanges.blame(exchange, error)
+            return
+        limit = self._service.limits.state_bytes
+        if len(sealed) > limit:
+            problem = RpcError(INTERNAL_ERROR, f"request state of {len(sealed)} bytes, limit is {limit}")
+            message = dialect.error(exchange.id, problem)
+        self._exchanges.stop(exchange, message)
+
+    def _seal(self, exchange: Exchange, questions: Questions) -> str:
+        """A job remembers all its answers, a continuation those of this round."""
         state = State(answers=questions.kept)
         if not exchange.job:
             answers = {key: questions.kept[key] for key in questions.answers}
             state = State(Raw(_encode(exchange.client_then)), Raw(_encode(questions.asked)), answers)
-        sealed = self._seal(exchange, state)
-        limit = self._service.limits.state_bytes
-        if len(sealed) > limit:
-            problem = RpcError(INTERNAL_ERROR, f"request state of {len(sealed)} bytes, limit is {limit}")
-            self._exchanges.stop(exchange, exchange.dialect.error(exchange.id, problem))
-            return
-        dialect = exchange.dialect
-        assert isinstance(dialect, ModernDialect), "only the modern era has input_required"
-        self._exchanges.stop(exchange, dialect.input_required(exchange.id, missing, sealed))
-
-    def _seal(self, exchange: Exchange, state: State) -> str:
         return self._service.sealer.seal(
             state,
             exchange.context.caller.principal,
@@ -253,5 +283,5 @@ def _questions(exchange: Exchange) -> Questions:
 
 def _read_then(types: tuple[type[Struct], ...], raw: Raw) -> ClientThen:
     """Raises msgspec.ValidationError where `raw` is none of `types`."""
-    decoder = msgspec.json.Decoder(reduce(or_, types, None))
-    return cast(ClientThen, decoder.decode(raw))
+    union = cast(Any, Union)[(*types, None)]  # Made at run time; null itself was looked for before.
+    return cast(ClientThen, msgspec.json.decode(raw, type=union))

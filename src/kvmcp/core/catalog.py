@@ -166,7 +166,7 @@ class Catalog:
                 return self._put("resources", "resources", self._resources, item.uri, item)
             case ResourceTemplate():
                 return self._put("templates", "resources", self._templates, item.uri_template.text, item)
-            case Prompt():
+            case _:
                 return self._put("prompts", "prompts", self._prompts, item.name, item)
 
     def remove(self, item: Item) -> ListKind:
@@ -178,8 +178,8 @@ class Catalog:
                 return self._drop("resources", self._resources, key)
             case ResourceTemplate(uri_template=template):
                 return self._drop("templates", self._templates, template.text)
-            case Prompt(name=key):
-                return self._drop("prompts", self._prompts, key)
+            case _:
+                return self._drop("prompts", self._prompts, item.name)
 
     def _put(self, kind: ListKind, feature: Feature, shelf: _Shelf[ItemT], key: str, item: ItemT) -> ListKind:
         if key in shelf:

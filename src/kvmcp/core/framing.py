@@ -19,6 +19,17 @@ class Oversized(Struct, frozen=True):
     """Bytes that had arrived when the limit was passed."""
 
 
+def join_lines(messages: list[bytes]) -> bytes:
+    """The messages as lines, in one piece; empty where there are none."""
+    if not messages:
+        return b""
+    data = b"\n".join((*messages, b""))
+    if data.count(b"\n") != len(messages):
+        # JSON text that came from elsewhere may be spread over lines; in JSON that is only white space.
+        data = b"".join([message.replace(b"\n", b" ") + b"\n" for message in messages])
+    return data
+
+
 class LineFramer:
     """Collects chunks and hands out complete lines. Memory stays below `limit` plus one chunk."""
 
@@ -60,7 +71,8 @@ class LineFramer:
 
     def _keep(self, tail: bytes) -> list[bytes | Oversized]:
         self._tail += tail
-        if len(self._tail) <= self._limit:
+        # A `\r` at the end may belong to the newline that is still to come.
+        if len(self._tail) - self._tail.endswith(b"\r") <= self._limit:
             return []
         refused = Oversized(bytes(self._tail[:HEAD_BYTES]), len(self._tail))
         # A new buffer, not clear(): the memory of the long one goes back at once.

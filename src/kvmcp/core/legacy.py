@@ -66,10 +66,6 @@ class LegacyDialect:
             return self._tool_result(id, result)
         return jsonrpc.response(id, projection.result_body(result, self.version))
 
-    def empty(self, id: Id) -> bytes:
-        """`{}` exactly: ping, logging/setLevel, subscribe."""
-        return b'{"jsonrpc":"2.0","id":%b,"result":{}}' % id
-
     def list_result(self, kind: ListKind, items: list[Item], next_cursor: str | None) -> bytes:
         listed = projection.definitions(items, self.version)
         cursor = b"" if next_cursor is None else b',"nextCursor":%b' % _encode(next_cursor)
@@ -77,15 +73,16 @@ class LegacyDialect:
 
     def _tool_result(self, id: Id, result: ToolResult) -> bytes:
         structured = result.structured
-        # The hot path: data only. Joined by hand, because the data are JSON already (see benchmarks/core.py).
-        if structured is not None and not result.content and not result.notes and result.meta is UNSET:
-            text = _encode(structured.decode())
-            blocks = b'[{"type":"text","text":%b}]' % text
-        else:
-            blocks = _encode(projection.result_content(result, self.version))
         data = b""
         if structured is not None and self._structured and structured.startswith(b"{"):
             data = b',"structuredContent":%b' % structured
+        plain = not (result.content or result.notes or result.is_error) and result.meta is UNSET
+        # The hot path: data only. Joined by hand, because the data are JSON already (see benchmarks/core.py).
+        if plain and structured is not None:
+            return b'{"jsonrpc":"2.0","id":%b,"result":{"content":[{"type":"text","text":%b}]%b}}' % (
+                id, _encode(structured.decode()), data,
+            )  # fmt: skip
+        blocks = _encode(projection.result_content(result, self.version))
         error = b',"isError":true' if result.is_error else b""
         meta = b"" if isinstance(result.meta, UnsetType) else b',"_meta":%b' % bytes(result.meta)
         return b'{"jsonrpc":"2.0","id":%b,"result":{"content":%b%b%b%b}}' % (id, blocks, data, error, meta)

@@ -37,5 +37,3 @@ class Limits(Struct, frozen=True):
     """Items on one page of a list. Hosts load all pages at start, so few pages; 250 tools are ~250 kB."""
     log_messages: int = 256
     """Log and progress notifications of one coroutine that wait for the peer to read; the oldest are dropped."""
-    completion_values: int = 100
-    """Values in one completion answer; the specification's maximum."""

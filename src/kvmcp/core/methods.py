@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct
 from kvmcp.core import jsonrpc
 from kvmcp.core.asking import ClientAsking
 from kvmcp.core.catalog import BadArguments, Catalog, Completer, Feature, ListKind, Parsed, Tool
-from kvmcp.core.errors import INVALID_PARAMS, INVALID_REQUEST, RpcError
+from kvmcp.core.errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from kvmcp.core.exchange import Exchange, Exchanges
 from kvmcp.core.jsonrpc import Id, Request
 from kvmcp.core.legacy import LegacyDialect
@@ -132,7 +132,7 @@ def call_tool(session: Conversation, request: Request, params: CallParams, admit
         problem = f"unknown tool: {params.name}; tools/list names those there are"
         session.refuse(request.id, RpcError(INVALID_PARAMS, problem))
         return
-    raw = params.arguments if len(params.arguments) else _NO_ARGUMENTS
+    raw = params.arguments or _NO_ARGUMENTS
     notes: tuple[str, ...] = ()
     try:
         arguments = tool.arguments.decode(raw)
@@ -152,7 +152,8 @@ def call_tool(session: Conversation, request: Request, params: CallParams, admit
         tool.continuations,
         notes,
     )
-    _begin(session, exchange, params, tool.plan, arguments, admitted.context)
+    if not _is_resumed(session, exchange, params):
+        session.exchanges.begin(exchange, tool.plan, arguments, admitted.context)
 
 
 _NO_ARGUMENTS: Final = msgspec.Raw(b"{}")
@@ -167,7 +168,8 @@ def read_resource(session: Conversation, request: Request, params: ReadParams, a
     resource = catalog.resource(uri)
     if resource is not None:
         exchange = _exchange(request, admitted, resource.continuations)
-        _begin(session, exchange, params, resource.read, uri, context)
+        if not _is_resumed(session, exchange, params):
+            session.exchanges.begin(exchange, resource.read, uri, context)
         return
     matched = catalog.match(uri)
     if matched is None:
@@ -175,7 +177,8 @@ def read_resource(session: Conversation, request: Request, params: ReadParams, a
         return
     template, variables = matched
     exchange = _exchange(request, admitted, template.continuations)
-    _begin(session, exchange, params, template.read, uri, variables, context)
+    if not _is_resumed(session, exchange, params):
+        session.exchanges.begin(exchange, template.read, uri, variables, context)
 
 
 def get_prompt(session: Conversation, request: Request, params: GetPromptParams, admitted: Admitted) -> None:
@@ -189,7 +192,8 @@ def get_prompt(session: Conversation, request: Request, params: GetPromptParams,
         session.refuse(request.id, RpcError(INVALID_PARAMS, problem))
         return
     exchange = _exchange(request, admitted, prompt.continuations)
-    _begin(session, exchange, params, prompt.get, params.arguments, admitted.context)
+    if not _is_resumed(session, exchange, params):
+        session.exchanges.begin(exchange, prompt.get, params.arguments, admitted.context)
 
 
 def _exchange(request: Request, admitted: Admitted, continuations: tuple[type[Struct], ...]) -> Exchange:
@@ -198,22 +202,16 @@ def _exchange(request: Request, admitted: Admitted, continuations: tuple[type[St
     )
 
 
-def _begin(
-    session: Conversation,
-    exchange: Exchange,
-    params: MultiRoundParams,
-    handler: Callable[..., Plan],
-    *arguments: object,
-) -> None:
-    """Run a handler, or go on with a request that comes back with the client's input (2026-07-28)."""
-    repeated = len(params.input_responses) > 0 or params.request_state is not UNSET
+def _is_resumed(session: Conversation, exchange: Exchange, params: MultiRoundParams) -> bool:
+    """Whether a request came back with the client's input (2026-07-28) and is under way, or refused, already."""
+    if not params.input_responses and params.request_state is UNSET:
+        return False
     # A legacy peer's members of these names mean nothing and are ignored.
-    if repeated and isinstance(exchange.dialect, ModernDialect):
-        sealed = None if params.request_state is UNSET else params.request_state
-        state = session.asking.open_round(exchange, params.input_responses, sealed)
-        if state is None or session.asking.resume_round(exchange, state):
-            return
-    session.exchanges.begin(exchange, handler, *arguments)
+    if not isinstance(exchange.dialect, ModernDialect):
+        return False
+    sealed = None if params.request_state is UNSET else params.request_state
+    state = session.asking.open_round(exchange, params.input_responses, sealed)
+    return state is None or session.asking.resume_round(exchange, state)
 
 
 # --- completion ---
@@ -224,14 +222,9 @@ def complete(session: Conversation, request: Request, params: CompleteParams, ad
     if isinstance(found, RpcError):
         session.refuse(request.id, found)
         return
-    limit = session.service.limits.completion_values
-
-    def plan() -> Plan:
-        argument = params.argument
-        planned = found(argument.name, argument.value, params.context.arguments, admitted.context)
-        return _cut(planned, limit)
-
-    session.exchanges.begin(_exchange(request, admitted, ()), plan)
+    argument, chosen = params.argument, params.context.arguments
+    exchange = _exchange(request, admitted, ())
+    session.exchanges.begin(exchange, found, argument.name, argument.value, chosen, admitted.context)
 
 
 def _completer(catalog: Catalog, params: CompleteParams) -> Completer | RpcError:
@@ -262,17 +255,6 @@ def _no_suggestions(name: str, value: str, chosen: Mapping[str, str], context: C
     return Answer(CompletionResult(()))
 
 
-def _cut(plan: Plan, limit: int) -> Plan:
-    """At most `limit` values; the rest is announced."""
-    if not isinstance(plan, Answer) or not isinstance(plan.result, CompletionResult):
-        return plan
-    result = plan.result
-    if len(result.values) <= limit:
-        return plan
-    total = len(result.values) if result.total is UNSET else result.total
-    return Answer(CompletionResult(result.values[:limit], total, True))
-
-
 # --- subscriptions ---
 
 
@@ -301,10 +283,15 @@ def listen(session: Conversation, request: Request, params: ListenParams, admitt
         resource_subscriptions=uris,
     )
     exchange = _exchange(request, admitted, ())
-    if not session.has_room_for(len(uris)):
+    if not any(map(catalog.offers, _SUBSCRIBABLE)):
+        session.refuse(request.id, RpcError(METHOD_NOT_FOUND, "nothing here can be subscribed to"))
+    elif not session.has_room_for(len(uris)):
         session.refuse(request.id, _too_many(session))
     elif session.open_listen(exchange, Subscription.of(granted)):
         session.send(session.service.modern.acknowledged(request.id, granted))
+
+
+_SUBSCRIBABLE: Final[tuple[Feature, ...]] = ("tools", "resources", "prompts")
 
 
 def _is_servable(catalog: Catalog, uri: str) -> bool:

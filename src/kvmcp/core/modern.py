@@ -76,6 +76,13 @@ def unsupported_version(requested: str) -> RpcError:
     return RpcError(UNSUPPORTED_VERSION, "protocol version not served here", data)
 
 
+_PLAIN_RESULT: Final = (
+    b'{"jsonrpc":"2.0","id":%b,"result":{"resultType":"complete",'
+    b'"content":[{"type":"text","text":%b}],"structuredContent":%b,%b}}'
+)
+"""A tool's result that is data only: id, the data as a JSON string, the data, the server's `_meta`."""
+
+
 class _Cached(Struct, rename="camel"):
     ttl_ms: int
     cache_scope: str
@@ -121,13 +128,12 @@ class ModernDialect:
 
     def _tool_result(self, id: Id, result: ToolResult) -> bytes:
         structured = result.structured
+        plain = not (result.content or result.notes or result.is_error) and result.meta is UNSET
         # The hot path: data only. Joined by hand, because the data are JSON already (see benchmarks/core.py).
-        if structured is not None and not result.content and not result.notes and result.meta is UNSET:
-            blocks = b'[{"type":"text","text":%b}]' % _encode(structured.decode())
-            meta = self._meta
-        else:
-            blocks = _encode(projection.result_content(result, self.version))
-            meta = self._meta if isinstance(result.meta, UnsetType) else self._merged(result.meta)
+        if plain and structured is not None:
+            return _PLAIN_RESULT % (id, _encode(structured.decode()), structured, self._meta)
+        blocks = _encode(projection.result_content(result, self.version))
+        meta = self._meta if isinstance(result.meta, UnsetType) else self._merged(result.meta)
         data = b"" if structured is None else b'"structuredContent":%b,' % structured
         error = b'"isError":true,' if result.is_error else b""
         return b'{"jsonrpc":"2.0","id":%b,"result":{"resultType":"complete","content":%b,%b%b%b}}' % (

@@ -14,11 +14,12 @@ from kvmcp.core.versions import MODERN
 from kvmcp.core.wire.common import (
     Annotations,
     AudioContent,
+    ClientCapabilities,
     ClientRequest,
     CompletionResult,
     Content,
+    ElicitationCapability,
     ElicitForm,
-    ElicitUrl,
     EmbeddedResource,
     ImageContent,
     Implementation,
@@ -30,6 +31,7 @@ from kvmcp.core.wire.common import (
     ResourceContents,
     ResourceLink,
     Sample,
+    SamplingCapability,
     TextContent,
     ToolResult,
 )
@@ -70,6 +72,9 @@ _SINCE: Final[dict[type[Struct], dict[str, str]]] = {
     EmbeddedResource: {"meta": _TITLES},
     ResourceLink: {"meta": _TITLES, "icons": _ICONS},
     ResourceContents: {"meta": _TITLES},
+    ClientCapabilities: {"elicitation": _TITLES, "extensions": MODERN[0]},
+    ElicitationCapability: {"form": _ICONS, "url": _ICONS},
+    SamplingCapability: {"context": _ICONS, "tools": _ICONS},
 }
 
 _encode = msgspec.json.Encoder().encode
@@ -104,7 +109,7 @@ def definition(item: Item, version: str) -> Struct:
             return _resource(item, version)
         case ResourceTemplate():
             return _template(item, version)
-        case Prompt():
+        case _:
             return _prompt(item, version)
 
 
@@ -242,8 +247,31 @@ def result_body(result: ReadResult | PromptResult | CompletionResult, version: s
             return _encode({"contents": resource_contents(result.contents, version)})
         case PromptResult():
             return _encode(_Messages(messages(result.messages, version), result.description))
-        case CompletionResult():
-            return _encode({"completion": _Completion(result.values, result.total, result.has_more)})
+        case _:
+            return _encode({"completion": _completion(result)})
+
+
+COMPLETION_VALUES: Final = 100
+""""completion.values … MUST NOT exceed 100 items" in all revisions."""
+
+
+def _completion(result: CompletionResult) -> _Completion:
+    """The first values, as many as may be sent; the rest is announced."""
+    if len(result.values) <= COMPLETION_VALUES:
+        return _Completion(result.values, result.total, result.has_more)
+    total = len(result.values) if result.total is UNSET else result.total
+    return _Completion(result.values[:COMPLETION_VALUES], total, True)
+
+
+def known_capabilities(declared: ClientCapabilities, version: str) -> ClientCapabilities:
+    """What of a legacy client's capabilities its revision knows: nothing else may be used."""
+    known = trim(declared, version)
+    sampling, elicitation = known.sampling, known.elicitation
+    return msgspec.structs.replace(
+        known,
+        sampling=sampling if sampling is UNSET else trim(sampling, version),
+        elicitation=elicitation if elicitation is UNSET else trim(elicitation, version),
+    )
 
 
 def client_request(request: ClientRequest, elicitation_id: str | None) -> tuple[str, bytes]:
@@ -255,9 +283,10 @@ def client_request(request: ClientRequest, elicitation_id: str | None) -> tuple[
             return "sampling/createMessage", params
         case ElicitForm(message=message, schema=schema):
             return "elicitation/create", _encode({"message": message, "requestedSchema": Raw(schema)})
-        case ElicitUrl(message=message, url=url):
+        case _:
             named = {} if elicitation_id is None else {"elicitationId": elicitation_id}
-            return "elicitation/create", _encode({"mode": "url", "message": message, "url": url, **named})
+            link = {"mode": "url", "message": request.message, "url": request.url, **named}
+            return "elicitation/create", _encode(link)
 
 
 # --- content ---

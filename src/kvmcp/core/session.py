@@ -5,6 +5,7 @@ Knows messages, not bytes on a stream (`connection` frames them) nor what become
 `kvmcp.core.commands`.
 """
 
+from math import inf
 from typing import Final
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec import UNSET, Raw
 
 from kvmcp.core import jsonrpc
 from kvmcp.core.asking import ClientAsking
-from kvmcp.core.commands import Ask, Close, Command, Log, Progress, Said, Ticket
+from kvmcp.core.commands import Close, Command, Log, Progress, Said, Ticket
 from kvmcp.core.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -35,9 +36,10 @@ from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
 from kvmcp.core.methods import METHODS, Admitted
 from kvmcp.core.modern import ModernDialect, is_envelope, read_envelope, unsupported_version
 from kvmcp.core.notices import log_notice, progress_notice
-from kvmcp.core.plan import Caller, Context, ToolError
+from kvmcp.core.plan import Caller, Context
+from kvmcp.core.projection import known_capabilities
 from kvmcp.core.service import Service
-from kvmcp.core.subscriptions import Event, Subscription
+from kvmcp.core.subscriptions import LIST_NAMES, Event, Subscription
 from kvmcp.core.versions import BATCHING, LATEST_LEGACY, negotiate
 from kvmcp.core.wire.common import ClientCapabilities, LogLevel
 from kvmcp.core.wire.params import CancelledParams, InitializeParams, LegacyMeta, Params
@@ -74,7 +76,7 @@ class ServerSession:
         self._log_level: LogLevel = DEFAULT_LOG_LEVEL
         self._changes = Subscription()
         self._listens: dict[Id, Subscription] = {}
-        self._remembered: tuple[bytes, Admitted] | None = None
+        self._remembered: tuple[Raw, Admitted] | None = None
         self._ending: str | None = None
         self._closed = False
 
@@ -83,7 +85,12 @@ class ServerSession:
     def receive_message(self, raw: bytes, now: float) -> None:
         """One whole message arrived."""
         self._exchanges.now = now
-        self._receive(jsonrpc.decode(raw, self._limits))
+        message = jsonrpc.decode(raw, self._limits)
+        # The common message without the ladder (benchmarks/core.py).
+        if type(message) is Request and self._ending is None:
+            self._request(message)
+        else:
+            self._receive(message)
 
     def receive_malformed(self, malformed: Malformed, now: float) -> None:
         """Something arrived that the framing had to refuse."""
@@ -94,8 +101,7 @@ class ServerSession:
         """The peer will send nothing more: finish what was accepted, ask it nothing."""
         self._exchanges.now = now
         self._end("the client closed its end")
-        for exchange in [e for e in self._exchanges.open.values() if e.phase is Phase.WAITING_FOR_CLIENT]:
-            self._exchanges.drop(exchange, ToolError("CLIENT_GONE", "the client is gone and cannot answer"))
+        self._asking.lose_client()
 
     def begin_shutdown(self, now: float) -> None:
         """Take no new requests, finish what was accepted, give up after `Limits.shutdown_grace`."""
@@ -118,10 +124,10 @@ class ServerSession:
                 self._tell_progress(exchange, said)
             case Log():
                 self._tell_log(exchange, said)
-            case Ask(requests=requests):
+            case _:
                 if exchange.phase is Phase.WAITING_FOR_CLIENT:
                     raise LocalProtocolError("a job asks the client one thing at a time")
-                self._asking.ask(exchange, requests)
+                self._asking.ask(exchange, said.requests)
 
     def publish(self, event: Event, now: float) -> None:
         """Something changed; peers that want to know are told when their transport takes it."""
@@ -175,11 +181,9 @@ class ServerSession:
     def _receive(self, message: Message) -> None:
         if self._ending is not None:
             return
-        kind = type(message)
-        if kind is Request:
-            self._request(message)  # type: ignore[arg-type]  # narrowed by its exact type: half the cost of match
-            return
         match message:
+            case Request():
+                self._request(message)
             case Notification():
                 self._notification(message)
             case Response(id=id, result=result):
@@ -188,8 +192,8 @@ class ServerSession:
                 self._asking.receive_error(id, error)
             case Batch():
                 self._batch(message)
-            case Malformed(error=error, id=id):
-                self._out.append(jsonrpc.error_response(id, error))
+            case _:
+                self._out.append(jsonrpc.error_response(message.id, message.error))
 
     def _batch(self, batch: Batch) -> None:
         if self._legacy is None or self._legacy.dialect.version != BATCHING:
@@ -230,7 +234,10 @@ class ServerSession:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._unreadable(request, error)
             return
-        admitted = self._admit(request, params.meta)
+        # A legacy request without `_meta`, the common one, leaves nothing to decide (benchmarks/core.py).
+        admitted = self._legacy
+        if admitted is None or params.meta:
+            admitted = self._admit(request, params.meta)
         if admitted is None:
             return
         if not method.offered(self._catalog, admitted.dialect):
@@ -256,9 +263,8 @@ class ServerSession:
         """The era of a request, decided by the message; None where it was refused."""
         if not len(meta):
             return self._admit_legacy(request, None)
-        text = bytes(meta)
         # Clients repeat one envelope: what it says is read once. Nothing is derived from earlier requests.
-        if self._remembered is not None and self._remembered[0] == text:
+        if self._remembered is not None and self._remembered[0] == meta:
             return self._remembered[1]
         try:
             if not is_envelope(meta):
@@ -266,9 +272,9 @@ class ServerSession:
         except msgspec.DecodeError:
             self._refuse(request.id, INVALID_PARAMS, "_meta must be an object")
             return None
-        return self._admit_modern(request, meta, text)
+        return self._admit_modern(request, meta)
 
-    def _admit_modern(self, request: Request, meta: Raw, text: bytes) -> Admitted | None:
+    def _admit_modern(self, request: Request, meta: Raw) -> Admitted | None:
         if self._legacy is not None:
             problem = f"this connection was initialized at {self._legacy.dialect.version}; open another one"
             self._refuse(request.id, INVALID_REQUEST, problem)
@@ -281,7 +287,7 @@ class ServerSession:
         # A dual-era client may probe, give up, and initialize: discovery alone decides nothing.
         if request.method != "server/discover":
             self._modern_only = True
-            self._remembered = (text, admitted)
+            self._remembered = (meta.copy(), admitted)
         return admitted
 
     def _admit_legacy(self, request: Request, meta: Raw | None) -> Admitted | None:
@@ -351,9 +357,11 @@ class ServerSession:
             self._refuse(id, INVALID_REQUEST, "this connection is initialized already")
             return
         dialect = self._service.legacy(negotiate(params.protocol_version))
-        context = Context(self._caller, dialect.version, params.capabilities, params.client_info)
+        capabilities = known_capabilities(params.capabilities, dialect.version)
+        context = Context(self._caller, dialect.version, capabilities, params.client_info)
         self._legacy = Admitted(dialect, context)
-        self._changes.lists.update(("tools", "resources", "prompts"))
+        # "Only use capabilities that were successfully negotiated": a list that comes later is not told of.
+        self._changes.lists.update(name for name in LIST_NAMES if self._catalog.offers(name))
         result = dialect.initialize_result(self._catalog, self._service.info, self._service.instructions)
         self._out.append(jsonrpc.response(id, result))
 
@@ -381,7 +389,7 @@ class ServerSession:
     def _tell_progress(self, exchange: Exchange, progress: Progress) -> None:
         token = exchange.context.progress_token
         # "The progress value MUST increase with each notification": what does not is no news.
-        if token is None or progress.progress <= exchange.progress or self._is_behind():
+        if token is None or not exchange.progress < progress.progress < inf or self._is_behind():
             return
         exchange.progress = progress.progress
         self._out.append(progress_notice(token, progress, exchange.dialect.version))

@@ -4,13 +4,14 @@ Level-triggered: a subscription keeps the *set* of things that changed, and its 
 the transport can take them. A peer that reads slowly hears of each change once and costs bounded memory.
 """
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
 from kvmcp.core.wire.params import ListenFilter
 
 ListName: TypeAlias = Literal["tools", "resources", "prompts"]
+LIST_NAMES: Final[tuple[ListName, ...]] = ("tools", "resources", "prompts")
 
 
 class ListChanged(Struct, frozen=True, gc=False):

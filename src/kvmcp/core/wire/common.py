@@ -165,7 +165,7 @@ class PromptResult(Struct, frozen=True):
 
 
 class CompletionResult(Struct, frozen=True):
-    """Suggestions, best first; at most `Limits.completion_values` are sent."""
+    """Suggestions, best first; at most 100 are sent."""
 
     values: tuple[str, ...]
     total: int | UnsetType = UNSET
@@ -268,6 +268,6 @@ class ClientCapabilities(Struct, frozen=True, omit_defaults=True):
                 return self.sampling is not UNSET and (not tools or self.sampling.tools is not UNSET)
             case ElicitUrl():
                 return self.elicitation is not UNSET and self.elicitation.url is not UNSET
-            case ElicitForm():
+            case _:
                 offered = self.elicitation
                 return offered is not UNSET and (offered.form is not UNSET or offered.url is UNSET)

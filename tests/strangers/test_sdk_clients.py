@@ -1,0 +1,260 @@
+"""The official Python SDK's client drives `kvmcp serve` over stdio: versions 1 and 2, both eras, both loops.
+
+A script in the SDK's environment (`sdk1_conversation.py`, `sdk2_conversation.py`) has the conversation and reports
+it; what it was told is judged here. The SDK starts a shell that puts `tee` on both sides of the server, so that the
+wire and the exit status can be looked at too, without a hand in either.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.schema import needs_schemas, validate_server_message
+
+CHECKOUT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+LATEST_LEGACY = "2025-11-25"
+LATEST_MODERN = "2026-07-28"
+
+OVERHEARD = 'tee "$0/asked" | "$@" 2>"$0/logged" | tee "$0/told"; echo "${PIPESTATUS[1]}" >"$0/status"'
+"""$0: the folder to write into; $@: the server's command."""
+
+CLIENTS = {
+    "sdk1": ("sdk1", "legacy", LATEST_LEGACY),
+    "sdk2-legacy": ("sdk2", "legacy", LATEST_LEGACY),
+    "sdk2-modern": ("sdk2", LATEST_MODERN, LATEST_MODERN),
+    "sdk2-asks-first": ("sdk2", "auto", LATEST_MODERN),
+}
+LOOPS = ("asyncio", "trio")
+MANY = range(50)
+
+VALUE = {"text": "naïve ☃ 𝄞", "list": [1, 2.5, None, True], "empty": {}}
+STEPS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    # what is shown: tool, arguments, structuredContent
+    "set": ("redis_set", {"key": "a", "value": VALUE}, {"ok": True}),
+    "get": ("redis_get", {"key": "a"}, {"found": True, "value": VALUE}),
+    "set a null": ("redis_set", {"key": "null", "value": None}, {"ok": True}),
+    "a null is a value": ("redis_get", {"key": "null"}, {"found": True, "value": None}),
+    "a missing key is an answer": ("redis_get", {"key": "none"}, {"found": False}),
+    "exists": (
+        "redis_exists",
+        {"keys": ["a", "none"]},
+        {"exists": {"a": True, "none": False}, "count": 1},
+    ),
+    "keys": ("redis_keys", {"pattern": "[an]*"}, {"keys": ["a", "null"]}),
+    "no ttl": ("redis_ttl", {"key": "a"}, {"found": True, "ttl": None}),
+    "ttl of a missing key": ("redis_ttl", {"key": "none"}, {"found": False, "ttl": None}),
+    "expire": ("redis_expire", {"key": "a", "ttl": 1000}, {"applied": True}),
+    "expire a missing key": ("redis_expire", {"key": "none", "ttl": 1000}, {"applied": False}),
+    "ttl": ("redis_ttl", {"key": "a"}, {"found": True, "ttl": 1000}),
+    "set with ttl": ("redis_set", {"key": "b", "value": 1, "ttl": 5000}, {"ok": True}),
+    "del": ("redis_del", {"keys": ["a", "b", "null", "none"]}, {"deleted": 3}),
+    "gone": ("redis_keys", {}, {"keys": []}),
+}
+TOOLS = {"redis_get", "redis_set", "redis_del", "redis_exists", "redis_keys", "redis_ttl", "redis_expire"}
+UNKNOWN_TOOL = ("no_such_tool", {"key": "a"})
+BAD_ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
+    ("redis_get", {}),
+    ("redis_get", {"key": "a", "nonsense": 1}),
+    ("redis_set", {"key": "a", "value": 1, "ttl": 0}),
+    ("redis_del", {"keys": []}),
+    ("redis_keys", {"count": 1001}),
+]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What was agreed, what the client reports, what was overheard, how the server ended."""
+
+    mode: str
+    version: str
+    report: dict[str, Any]
+    asked: list[bytes]
+    told: list[bytes]
+    logged: str
+    status: str
+
+
+def sdk_python(sdk: str) -> Path:
+    python = CHECKOUT / ".venvs" / sdk / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"no {python.relative_to(CHECKOUT)}: make .venvs/{sdk}/.stamp")
+    return python
+
+
+def serve_command(loop: str) -> list[str]:
+    return [sys.executable, "-m", "kvmcp", "serve", "--loop", loop]
+
+
+def converse(sdk: str, mode: str, loop: str, folder: Path) -> dict[str, Any]:
+    """The report of one conversation; the shell leaves `asked`, `told`, `logged` and `status` in `folder`."""
+    job = {
+        "command": ["bash", "-c", OVERHEARD, str(folder), *serve_command(loop)],
+        "mode": mode,
+        "calls": [*[step[:2] for step in STEPS.values()], UNKNOWN_TOOL, *BAD_ARGUMENTS],
+        "together": [
+            [("redis_set", {"key": f"k{number}", "value": number}) for number in MANY],
+            [("redis_get", {"key": f"k{number}"}) for number in MANY],
+        ],
+        "cancel": ("redis_get", {"key": "k7"}),
+    }
+    script = HERE / f"{sdk}_conversation.py"
+    run = subprocess.run(
+        [sdk_python(sdk), script],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    report: dict[str, Any] = json.loads(run.stdout)
+    return report
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def loop(request: pytest.FixtureRequest) -> str:
+    """The event loop of the server, which starts and ends on it: else each client would wait in vain."""
+    name: str = request.param
+    server = subprocess.run(serve_command(name), input=b"", capture_output=True, timeout=30, check=False)
+    assert (server.returncode, server.stdout) == (0, b""), server.stderr.decode()
+    return name
+
+
+@pytest.fixture(scope="module", params=CLIENTS.values(), ids=list(CLIENTS))
+def conversation(
+    request: pytest.FixtureRequest, loop: str, tmp_path_factory: pytest.TempPathFactory
+) -> Conversation:
+    sdk, mode, version = request.param
+    folder = tmp_path_factory.mktemp(f"{sdk}-{loop}")
+    (folder / "status").write_text("killed by the SDK: it did not end by itself within two seconds")
+    report = converse(sdk, mode, loop, folder)
+    return Conversation(
+        mode=mode,
+        version=version,
+        report=report,
+        asked=(folder / "asked").read_bytes().splitlines(),
+        told=(folder / "told").read_bytes().splitlines(),
+        logged=(folder / "logged").read_text(),
+        status=(folder / "status").read_text().strip(),
+    )
+
+
+def test_the_version_and_the_server_are_what_was_agreed(conversation: Conversation) -> None:
+    assert conversation.report["version"] == conversation.version
+    if conversation.mode != LATEST_MODERN:  # there nobody asks the server who it is
+        assert conversation.report["server"]["name"] == "kvmcp"
+        assert "tools" in conversation.report["capabilities"]
+    assert conversation.report.get("ping", {}) == {}
+
+
+def test_the_tools_are_listed_with_all_that_a_model_needs(conversation: Conversation) -> None:
+    tools = {tool["name"]: tool for tool in conversation.report["tools"]}
+    assert set(tools) >= TOOLS
+    for tool in tools.values():
+        assert tool["title"]
+        assert tool["description"]
+        assert tool["inputSchema"]["type"] == tool["outputSchema"]["type"] == "object"
+        assert {"readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"} <= set(
+            tool["annotations"]
+        )
+        assert all(argument.get("description") for argument in tool["inputSchema"]["properties"].values())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_tool_answers(conversation: Conversation, step: str) -> None:
+    result = conversation.report["calls"][list(STEPS).index(step)]["result"]
+    content = result["structuredContent"]
+    if step == "keys":
+        content = {**content, "keys": sorted(content["keys"])}
+    if step == "ttl":  # a second may have begun since
+        content = {**content, "ttl": 1000 if content["ttl"] in (999, 1000) else content["ttl"]}
+    assert content == STEPS[step][2]
+    assert result.get("isError", False) is False
+    assert json.loads(result["content"][0]["text"]) == result["structuredContent"]
+
+
+def test_an_unknown_tool_is_a_protocol_error(conversation: Conversation) -> None:
+    assert conversation.report["calls"][len(STEPS)]["error"]["code"] == -32602
+
+
+@pytest.mark.parametrize("number", range(len(BAD_ARGUMENTS)))
+def test_bad_arguments_are_a_result_that_a_model_can_act_on(conversation: Conversation, number: int) -> None:
+    result = conversation.report["calls"][len(STEPS) + 1 + number]["result"]
+    assert result["isError"] is True
+    error = result["structuredContent"]["error"]
+    assert error["code"] == "INVALID_PARAMS"
+    assert error["retryable"] is False
+    assert error["message"] in result["content"][0]["text"]
+
+
+def test_many_calls_at_once_are_each_answered_with_their_own(conversation: Conversation) -> None:
+    written, read = conversation.report["together"]
+    assert [answer["result"]["structuredContent"] for answer in written] == [{"ok": True} for _ in MANY]
+    assert [answer["result"]["structuredContent"] for answer in read] == [
+        {"found": True, "value": number} for number in MANY
+    ]
+
+
+def test_a_cancelled_request_leaves_the_connection_usable(conversation: Conversation) -> None:
+    cancelled = [
+        message["params"]["requestId"]
+        for message in map(json.loads, conversation.asked)
+        if message["method"] == "notifications/cancelled"
+    ]
+    assert cancelled, "the client sent no cancellation"
+    ids = [message.get("id") for message in map(json.loads, conversation.told)]
+    assert all(ids.count(id) <= 1 for id in cancelled)
+    after = conversation.report["after_cancel"]["result"]["structuredContent"]
+    assert after == {"found": True, "value": 7}
+
+
+def test_a_subscription_is_acknowledged_and_ends_without_a_word_when_cancelled(
+    conversation: Conversation,
+) -> None:
+    listens = [
+        message["id"]
+        for message in map(json.loads, conversation.asked)
+        if message["method"] == "subscriptions/listen"
+    ]
+    if conversation.mode == "legacy":
+        assert listens == []
+        return
+    assert conversation.report["listen"] == {"honored": {"toolsListChanged": True}}
+    assert len(listens) == 1
+    assert [message for message in map(json.loads, conversation.told) if message.get("id") in listens] == []
+
+
+def test_every_request_that_was_not_cancelled_is_answered_once(conversation: Conversation) -> None:
+    asked = [json.loads(line) for line in conversation.asked]
+    given_up = [
+        message["params"]["requestId"] for message in asked if message["method"].endswith("/cancelled")
+    ]
+    expected = [message["id"] for message in asked if "id" in message and message["id"] not in given_up]
+    answered = [
+        message["id"]
+        for message in map(json.loads, conversation.told)
+        if "id" in message and message["id"] not in given_up
+    ]
+    assert sorted(answered) == sorted(expected)
+
+
+@needs_schemas
+def test_every_message_of_the_server_fits_the_schema(conversation: Conversation) -> None:
+    methods = {
+        message["id"]: message["method"] for message in map(json.loads, conversation.asked) if "id" in message
+    }
+    assert len(conversation.told) > len(MANY)
+    for line in conversation.told:
+        validate_server_message(conversation.version, line, methods.get(json.loads(line).get("id")))
+
+
+def test_the_end_of_input_ends_the_server_with_status_0(conversation: Conversation) -> None:
+    assert conversation.status == "0"
+    assert "Traceback" not in conversation.logged
+    assert '"naïve' not in conversation.logged
