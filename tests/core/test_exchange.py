@@ -392,6 +392,16 @@ def test_a_shutdown_finishes_what_was_accepted_until_the_grace_is_over() -> None
     assert server.replies() == []
 
 
+def test_the_grace_and_another_deadline_may_pass_at_once() -> None:
+    server, ticket = running(limits=Limits(shutdown_grace=4.0, work_timeout=5.0, backend_timeout=5.0))
+    server.held = True
+    server.start("get", {"key": "a"})
+    server.shut_down()
+    server.pass_time(100.0)
+    assert ids(server.replies()) == ["r1", "r2"]
+    assert server.stopped == [ticket] and server.closed()
+
+
 def test_an_idle_shutdown_closes_at_once() -> None:
     server = Server("2025-11-25")
     server.shut_down()

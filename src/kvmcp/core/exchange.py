@@ -394,8 +394,8 @@ class Exchanges:
         batch = self._batches.get(ticket)
         if batch is not None:
             self._give_up_batch(batch, "the store did not answer in time")
-        else:
-            slow = self._slow[ticket]  # Whatever takes an exchange out of it clears the deadline, too.
+        # None where the end of the grace, due at the same moment, has settled it just now.
+        elif (slow := self._slow.get(ticket)) is not None:
             late = "the client" if slow.phase is Phase.WAITING_FOR_CLIENT else "the work"
             self.give_up(slow, f"{late} took too long")
 
