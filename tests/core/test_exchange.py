@@ -1,6 +1,7 @@
 """The life of requests, against a session: plans, batches, jobs, deadlines, and that each settles once."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from msgspec import Struct
@@ -30,7 +31,6 @@ from tests.core.harness import (
     codes,
     error_of,
     ids,
-    methods,
     text_of,
 )
 
@@ -372,24 +372,44 @@ def test_a_shutdown_finishes_what_was_accepted_until_the_grace_is_over() -> None
     server.start("get", {"key": "a"})
     server.start("put", {"key": "a", "value": "9"})
     server.start("job")
-    server.start("delete", {"key": "a"})
-    [asked] = server.replies()
-    assert asked["method"] == "elicitation/create"
     server.shut_down()
     server.say(server.request("tools/list"))
     assert server.connection.next_deadline() == 5.0
     server.pass_time(4.9)
     assert server.replies() == [] and server.closed() is None
     server.pass_time(0.1)
-    replies = server.replies()
-    assert methods(replies) == [None, None, None, "notifications/cancelled", None]
-    told = [error_of(reply)["code"] for reply in replies if "id" in reply]
-    assert told == ["TIMEOUT", "UNKNOWN_OUTCOME", "UNKNOWN_OUTCOME", "TIMEOUT"]
+    told = [error_of(reply)["code"] for reply in server.replies()]
+    assert told == ["TIMEOUT", "UNKNOWN_OUTCOME", "UNKNOWN_OUTCOME"]
     assert server.closed() == "the server is shutting down"
     assert isinstance(server.ran[-2], StopWork)
     server.answer_batch()
     server.answer_batch()
     assert server.replies() == []
+
+
+def test_a_shutdown_does_not_wait_for_the_client() -> None:
+    """Nothing is read any more, so no answer can come."""
+    server = Server("2025-11-25")
+    server.start("delete", {"key": "a"})
+    [asked] = server.replies()
+    assert asked["method"] == "elicitation/create"
+    server.shut_down()
+    cancelled, refused = server.replies()
+    assert cancelled["method"] == "notifications/cancelled"
+    assert error_of(refused) == {
+        "code": "SHUTTING_DOWN",
+        "message": "the server is shutting down and cannot wait for an answer",
+        "retryable": True,
+    }
+    assert server.closed() == "the server is shutting down"
+
+
+def test_a_handler_that_returns_no_plan_is_to_blame() -> None:
+    nothing: Any = None
+    server = Server("2025-11-25", catalog=plan_of(nothing))
+    assert server.error("tools/call", {"name": "it"})["code"] == INTERNAL_ERROR
+    [report] = server.reports
+    assert str(report.error) == "a handler returned NoneType, which is no plan"
 
 
 def test_the_grace_and_another_deadline_may_pass_at_once() -> None:

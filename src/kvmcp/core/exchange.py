@@ -168,7 +168,7 @@ class Exchanges:
         """Run a request's handler and carry out what it plans."""
         if exchange.id in self.open and self._is_taken(exchange):
             return
-        self._run(exchange, handler, *arguments)
+        self._run(exchange, handler, arguments)
 
     def _is_taken(self, exchange: Exchange) -> bool:
         if exchange.id not in self.open:
@@ -176,7 +176,7 @@ class Exchanges:
         self.refuse(exchange, RpcError(INVALID_REQUEST, "a request with this id is still in flight"))
         return True
 
-    def _run(self, exchange: Exchange, handler: Callable[..., Plan], *arguments: object) -> None:
+    def _run(self, exchange: Exchange, handler: Callable[..., Plan], arguments: tuple[object, ...]) -> None:
         """Run a handler and carry out its plan: the one boundary where its exception becomes an answer."""
         try:
             plan = handler(*arguments)
@@ -208,7 +208,7 @@ class Exchanges:
             self.deadlines.clear(exchange.ticket)  # It was for the client, not for what comes next.
         then = exchange.client_then
         assert then is not None, "an exchange that waits for the client has a continuation"
-        self._run(exchange, then.resume, questions.answers, exchange.context)
+        self._run(exchange, then.resume, (questions.answers, exchange.context))
 
     def _ask_backend(self, exchange: Exchange, plan: AskBackend) -> None:
         exchange.phase = _WAITING_FOR_BACKEND
@@ -226,7 +226,10 @@ class Exchanges:
         self.open[exchange.id] = exchange
         self.asking.ask(exchange, plan.requests)
 
-    def _start(self, exchange: Exchange, plan: Start) -> None:
+    def _start(self, exchange: Exchange, plan: object) -> None:
+        if not isinstance(plan, Start):  # Handlers of users without a type checker return what they like.
+            self.blame(exchange, TypeError(f"a handler returned {type(plan).__name__}, which is no plan"))
+            return
         if not self._has_room(exchange):
             return
         exchange.phase = Phase.WORKING
@@ -307,7 +310,7 @@ class Exchanges:
                 continue
             then = exchange.backend_then
             assert then is not None, "an exchange that waits for the backend has a continuation"
-            self._run(exchange, then.resume, own, exchange.context)
+            self._run(exchange, then.resume, (own, exchange.context))
 
     def _close_batch(self, ticket: Ticket, batch: _Batch) -> None:
         del self._batches[ticket]

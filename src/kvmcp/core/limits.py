@@ -36,4 +36,4 @@ class Limits(Struct, frozen=True):
     list_page: int = 250
     """Items on one page of a list. Hosts load all pages at start, so few pages; 250 tools are ~250 kB."""
     log_messages: int = 256
-    """Log and progress notifications of one coroutine that wait for the peer to read; the oldest are dropped."""
+    """Log and progress notifications of one coroutine that wait for the peer to read; more are dropped."""
