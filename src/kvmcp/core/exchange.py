@@ -10,6 +10,7 @@ later finds it settled and is dropped. Knows plans, tickets and time; neither me
 place where the eras differ: how a client is asked.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from itertools import islice
@@ -54,6 +55,9 @@ _encode = msgspec.json.Encoder().encode
 
 TIMEOUT: Final = "TIMEOUT"
 UNKNOWN_OUTCOME: Final = "UNKNOWN_OUTCOME"
+
+_LARGE: Final = 2048
+"""Answers up to this size are not counted against `Limits.output_bytes`: `pending_calls` bounds them well enough."""
 
 INTERNAL: Final = RpcError(INTERNAL_ERROR, "internal error; the server's log says more")
 
@@ -151,6 +155,9 @@ class Exchanges:
         self._slow: dict[Ticket, Exchange] = {}
         self._tickets = 0
         self._calls_out = 0
+        self.rendered = 0
+        """Bytes of large answers that were not taken yet."""
+        self._replied: deque[tuple[Exchange, tuple[object, ...]]] = deque()
 
     # --- beginning and going on ---
 
@@ -254,24 +261,33 @@ class Exchanges:
 
     def take_commands(self) -> list[Command]:
         """What is to be done, each exactly once; all operations due go into one batch."""
+        if self._replied:
+            self._resume_replied()
         commands = self.commands
         self.commands = []
         if self._waiting:
             commands.append(self._take_batch())
         return commands
 
+    @property
+    def wants_turn(self) -> bool:
+        """Whether there are commands to take, or replies that wait for what was rendered to leave."""
+        return bool(self.commands or self._waiting or self._replied)
+
     def _take_batch(self) -> RunBatch:
-        ticket, ops = self.mint(), self._ops
-        self._batches[ticket] = _Batch(self._waiting, self._counts, len(ops))
-        self._calls_out += len(self._waiting)
+        ticket, ops, limit = self.mint(), self._ops, self._limits.batch_calls
+        waiting, counts = self._waiting, self._counts
+        size = len(ops) if len(waiting) <= limit else sum(counts[:limit])
+        self._batches[ticket] = _Batch(waiting[:limit], counts[:limit], size)
+        self._calls_out += len(waiting[:limit])
         self.deadlines.set(ticket, self.now + self._limits.backend_timeout)
-        self._ops, self._waiting, self._counts = [], [], []
-        return RunBatch(ticket, ops)
+        self._ops, self._waiting, self._counts = ops[size:], waiting[limit:], counts[limit:]
+        return RunBatch(ticket, ops[:size])
 
     @property
     def calls_out(self) -> int:
         """Requests whose operations the backend has, or is about to get."""
-        return self._calls_out + len(self._waiting)
+        return self._calls_out + len(self._waiting) + len(self._replied)
 
     def complete(self, ticket: Ticket, outcome: object) -> None:
         """Raises LocalProtocolError for a ticket that was never given, or an outcome that does not fit it."""
@@ -306,11 +322,22 @@ class Exchanges:
         replies = iter(cast(Sequence[object], outcome))
         for exchange, count in zip(batch.exchanges, batch.counts, strict=True):
             own = (next(replies),) if count == 1 else tuple(islice(replies, count))
-            if exchange.phase is _SETTLED:
-                continue
-            then = exchange.backend_then
-            assert then is not None, "an exchange that waits for the backend has a continuation"
-            self._run(exchange, then.resume, (own, exchange.context))
+            if self._replied or self.rendered >= self._limits.output_bytes:
+                self._replied.append((exchange, own))
+            else:
+                self._resume_backend(exchange, own)
+
+    def _resume_replied(self) -> None:
+        """Render replies that had to wait, as far as there is room."""
+        while self._replied and self.rendered < self._limits.output_bytes:
+            self._resume_backend(*self._replied.popleft())
+
+    def _resume_backend(self, exchange: Exchange, replies: tuple[object, ...]) -> None:
+        if exchange.phase is _SETTLED:
+            return
+        then = exchange.backend_then
+        assert then is not None, "an exchange that waits for the backend has a continuation"
+        self._run(exchange, then.resume, (replies, exchange.context))
 
     def _close_batch(self, ticket: Ticket, batch: _Batch) -> None:
         del self._batches[ticket]
@@ -360,6 +387,8 @@ class Exchanges:
             self.deadlines.clear(exchange.ticket)
         if message is not None:
             self._out.append(message)
+            if len(message) > _LARGE:
+                self.rendered += len(message)
 
     def stop(self, exchange: Exchange, message: bytes | None) -> None:
         """Settle an exchange from outside: its work and its questions are not needed any more."""

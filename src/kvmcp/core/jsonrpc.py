@@ -102,11 +102,14 @@ _ID: Final = rb'"id"\s*:\s*(-?[0-9]+|"(?:[^"\\\x00-\x1f]|\\.)*")\s*'
 _VERSION: Final = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
 _BODY: Final = rb'"(method|params|result|error)"'
 _HEAD: Final = re.compile(rb"\s*\{\s*(?:%b,\s*)?%b,\s*(?:%b,\s*)?%b" % (_VERSION, _ID, _VERSION, _BODY))
+_METHOD_FIRST: Final = re.compile(rb'\s*\{\s*"method"\s*:\s*"[^"\\]*"\s*,\s*' + _ID + rb"[,}]")
 _BEGINNING: Final = re.compile(rb"\s*\{\s*" + _BODY)
 _TAIL: Final = re.compile(rb"%b,\s*%b\}\s*\Z" % (_VERSION, _ID))
 """Where the SDKs write a message's id: readable although the rest is not."""
+_FRAME_BYTES: Final = 16 * 1024
+"""A message without params, result and error: an id, a method and what else a peer adds need far less."""
 _EDGE: Final = 2048
-"""Bytes at the end of a message in which the id is looked for; `Limits.id_bytes` fits."""
+"""Bytes at either end of a message in which the id is looked for; `Limits.id_bytes` fits."""
 
 
 def decode(line: bytes, limits: Limits) -> Message:
@@ -183,7 +186,7 @@ def read_id(raw: Raw, limits: Limits) -> Id | None:
 
 def _decode_other(line: bytes, envelope: _Envelope, limits: Limits) -> Message:
     """A message that is no compact request: checked member by member."""
-    fault = _text_fault(line, limits)
+    fault = _text_fault(line, envelope, limits)
     if fault is not None:
         return fault
     has_id = len(envelope.id) > 0
@@ -221,15 +224,30 @@ def _error_response(id: Id | None, envelope: _Envelope) -> ErrorResponse | Malfo
         return Malformed(RpcError(INVALID_REQUEST, problem), id, is_answer=True)
 
 
-def _text_fault(line: bytes, limits: Limits) -> Malformed | None:
+def _text_fault(line: bytes, envelope: _Envelope, limits: Limits) -> Malformed | None:
     """What makes well-formed JSON unacceptable: encoding, depth, a member that stands twice."""
     if not line.isascii() and not _is_utf8(line):
         return _malformed(RpcError(PARSE_ERROR, "a message must be UTF-8"), line, limits)
     if too_deep(line, limits.nesting_depth):
         return _malformed(_depth_error(limits), line, limits)
-    if _has_duplicates(line):
+    frame = _frame(line, envelope)
+    if len(frame) > _FRAME_BYTES:
+        problem = f"{len(frame)} bytes besides params, result and error, limit is {_FRAME_BYTES}"
+        return _malformed(RpcError(INVALID_REQUEST, problem), line, limits)
+    if _has_duplicates(frame):
         return Malformed(RpcError(INVALID_REQUEST, "a member of the envelope stands twice"))
     return None
+
+
+def _frame(line: bytes, envelope: _Envelope) -> bytes:
+    """The message without its large parts: what is left is read token by token."""
+    for part in (envelope.params, envelope.result, envelope.error):
+        text = bytes(part)
+        # An object's text holds whole strings, so that taking it out, wherever it stands first, leaves the
+        # others whole.
+        if text.startswith(b"{"):
+            line = line.replace(text, b"0", 1)
+    return line
 
 
 def _explain(line: bytes, limits: Limits) -> Message:
@@ -287,17 +305,12 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _has_duplicates(line: bytes) -> bool:
+def _has_duplicates(frame: bytes) -> bool:
     """Whether a member of the envelope stands twice: parsers disagree on which one counts."""
-    if b"\\u" not in line and all(line.count(name) <= 1 for name in _NAMES):
+    if b"\\u" not in frame and all(frame.count(name) <= 1 for name in _NAMES):
         return False
-    seen: list[str] = []
-    for match in _top_level_names(line):
-        name = _decode_text(match)
-        if name in seen:
-            return True
-        seen.append(name)
-    return False
+    names = [_decode_text(name) for name in _top_level_names(frame)]
+    return any(names.count(known) > 1 for known in _Envelope.__struct_fields__)
 
 
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}:]', re.DOTALL)
@@ -333,8 +346,10 @@ def _malformed(error: RpcError, line: bytes, limits: Limits) -> Malformed:
 
 def _malformed_at_edge(error: RpcError, line: bytes, limits: Limits) -> Malformed:
     """For text that is no JSON, or only the beginning of it."""
-    if match := _HEAD.match(line):
+    if match := _HEAD.match(line, 0, _EDGE):
         id, body = match.groups()
+    elif match := _METHOD_FIRST.match(line, 0, _EDGE):
+        id, body = match[1], b"method"
     elif (beginning := _BEGINNING.match(line)) and (tail := _TAIL.search(line, max(0, len(line) - _EDGE))):
         id, body = tail[1], beginning[1]
     else:

@@ -14,6 +14,11 @@ class Limits(Struct, frozen=True):
     """A request id as written. SDKs use integers and UUIDs; 1 KiB keeps a table of them small."""
     batch_messages: int = 256
     """Messages in one 2025-03-26 batch: four times the pipelining depth that was useful in measurements."""
+    output_bytes: int = 4 * 1024 * 1024
+    """Large answers that are rendered before they are taken. Above it replies of the store wait as they are: a
+    client that asks for much and reads little costs this, and one batch of replies."""
+    batch_calls: int = 128
+    """Calls whose operations go into one batch: bounds what its replies can weigh. Pipelines of 64 are common."""
     pending_calls: int = 4096
     """Calls that wait for the backend. Above it the peer is not read from until some are answered."""
     open_exchanges: int = 1024

@@ -162,7 +162,18 @@ class ServerSession:
         self._render_changes()
         messages = self._out[:]
         self._out.clear()
+        self._exchanges.rendered = 0
         return messages
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether `take_commands` or `take_messages` has something to give."""
+        return bool(
+            self._out
+            or self._exchanges.wants_turn
+            or (self._ending is not None and not self._closed and not self._exchanges.open)
+            or self._has_changes()
+        )
 
     def next_deadline(self) -> float | None:
         """The earliest moment at which `handle_timeout` has something to do."""
@@ -410,6 +421,11 @@ class ServerSession:
     def _is_behind(self) -> bool:
         """Whether so much waits to be written that notifications of work are dropped."""
         return len(self._out) >= self._limits.log_messages
+
+    def _has_changes(self) -> bool:
+        if self._initialized and self._changes.is_dirty:
+            return True
+        return any(listen.is_dirty for listen in self._listens.values())
 
     def _render_changes(self) -> None:
         if self._legacy is not None and self._initialized:
