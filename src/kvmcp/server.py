@@ -162,14 +162,19 @@ class Server:
         finally:
             self._drivers.discard(driver)
 
-    async def serve_stdio(self) -> None:
-        """Serve the client at standard input and output; returns at end of input, SIGTERM or SIGINT."""
+    async def serve_stdio(self, at_end: Callable[[], None] | None = None) -> None:
+        """Serve the client at standard input and output; returns at end of input, SIGTERM or SIGINT.
+
+        `at_end` is called when all is done, while those signals are still taken.
+        """
         # Signals first: one that came between would end the process in the middle of something.
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, claim_stdio() as transport:
             async with self.running(), anyio.create_task_group() as tasks:
                 tasks.start_soon(self._stop_on, signals)
                 await self.serve(transport)
                 tasks.cancel_scope.cancel()
+            if at_end is not None:
+                at_end()
 
     def stop(self) -> None:
         """Take no more requests, finish what was accepted. Call it on the server's event loop."""
@@ -303,12 +308,15 @@ def serve(settings: Settings) -> int:
     async def main() -> None:
         gc.freeze()
         gc.enable()
-        await server.serve_stdio()
-        for number in (signal.SIGTERM, signal.SIGINT):  # The end has begun: there is nothing left to stop.
-            signal.signal(number, signal.SIG_IGN)
+        await server.serve_stdio(at_end=_hold_signals)
 
     _run(settings, main)
     return 0
+
+
+def _hold_signals() -> None:
+    """The end has begun: there is nothing left to stop, and a signal must not change the exit status."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
 
 
 ResultT = TypeVar("ResultT")

@@ -48,6 +48,9 @@ Slot: TypeAlias = "Value | Lost"
 _NOT_YET: Final = object()
 _HUGE: Final = re.compile(rb"(?:^|\n)[*~>%%|](?=[0-9]{%d})" % (MAX_ELEMENTS_DIGITS + 1))
 """An aggregate's header with too many digits, if it is one: inside a string it is just text."""
+_INNER: Final = re.compile(rb"\n[*~>%%|](?=[0-9]{%d})" % (MAX_ELEMENTS_DIGITS + 1))
+"""The same, but for the first byte of the data."""
+_AGGREGATES: Final = (b"*", b"~", b">", b"%", b"|")
 _OPEN: Final = re.compile(rb"(?:^|\n)([*~>%%|][0-9]{0,%d})$" % MAX_ELEMENTS_DIGITS)
 """What may be the first half of such a header. No reply ends so: each ends with a line end."""
 _CONFIRMED_BY_PUSH: Final = frozenset((b"subscribe", b"unsubscribe", b"ssubscribe", b"sunsubscribe"))
@@ -181,7 +184,8 @@ class RespMachine:
             self._held = b""
         if data and not data.endswith(b"\n"):
             data = self._hold_back(data)
-        if _HUGE.search(data) is None:
+        # Without the alternation of `_HUGE`, which costs 800 ns a call (benchmarks/stdio.py).
+        if data[:1] not in _AGGREGATES and _INNER.search(data) is None:
             self._feed(data, settled)
         else:
             self._feed_carefully(data, settled)
