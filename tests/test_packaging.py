@@ -86,7 +86,9 @@ def test_the_dependencies_at_run_time_are_few(wheel: Path) -> None:
     requirements = read_metadata(wheel).get_all("Requires-Dist", [])
     assert {needed.split("<")[0].split(">")[0] for needed in requirements if "extra ==" not in needed} == {
         "anyio",
+        "hiredis",
         "msgspec",
+        "redis",
     }
 
 

@@ -44,8 +44,10 @@ async def test_expiry_is_told_though_nobody_looks(server: RedisServer, namespace
     server.ask("config", "set", "hz", "1")
     server.ask("debug", "set-active-expire", "0")
     async with backend_on(server.port) as backend:
-        await backend.execute([Set(a, b"1", 80)])
         async with backend.watch([a]) as events:
+            # Inside the watch, and long enough that the first change is read before the second one comes.
+            await backend.execute([Set(a, b"1", 1000)])
+            assert await next_event(events) == Change(a)
             assert await next_event(events) == Change(a)
 
 
