@@ -190,7 +190,9 @@ class Greet(Struct, frozen=True, tag=True):
 
     def resume(self, answers: Mapping[str, ClientAnswer], context: Context) -> Plan:
         answer = answers["name"]
-        assert isinstance(answer, ElicitResult) and not isinstance(answer.content, type(msgspec.UNSET))
+        assert isinstance(answer, ElicitResult)
+        if isinstance(answer.content, msgspec.UnsetType):
+            return Answer(ToolResult((TextContent(f"no name: {answer.action}"),)))
         name = msgspec.json.decode(answer.content)["name"]
         return AskClient({"roots": ListRoots(), "word": Sample(SAMPLE)}, Conclude(name))
 

@@ -9,7 +9,7 @@ from math import inf
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, Struct
 
 from kvmcp.core import jsonrpc
 from kvmcp.core.asking import ClientAsking
@@ -33,6 +33,7 @@ from kvmcp.core.jsonrpc import (
     Response,
 )
 from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
+from kvmcp.core.limits import Limits
 from kvmcp.core.methods import METHODS, Admitted
 from kvmcp.core.modern import ModernDialect, is_envelope, read_envelope, unsupported_version
 from kvmcp.core.notices import log_notice, progress_notice
@@ -40,7 +41,7 @@ from kvmcp.core.plan import Caller, Context
 from kvmcp.core.projection import known_capabilities
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import LIST_NAMES, Event, Subscription
-from kvmcp.core.versions import BATCHING, LATEST_LEGACY, negotiate
+from kvmcp.core.versions import BATCHING, LATEST_LEGACY, LegacyVersion, negotiate
 from kvmcp.core.wire.common import ClientCapabilities, LogLevel
 from kvmcp.core.wire.params import CancelledParams, InitializeParams, LegacyMeta, Params
 
@@ -53,28 +54,47 @@ _SHUTDOWN: Final[Ticket] = 0
 """The deadline of the shutdown grace; no command has this ticket."""
 
 
+class Wishes(Struct):
+    """What a legacy client told the server that it wants to hear of, for all its requests to come."""
+
+    changes: Subscription = msgspec.field(default_factory=Subscription)
+    log_level: LogLevel = DEFAULT_LOG_LEVEL
+
+
 class ServerSession:
     """The server's side of one conversation.
 
     `caller` is who the peer was found to be, at the edge. `receive_message`, `complete`, `publish`, `tell`,
     `handle_timeout`, `receive_eof` and `begin_shutdown` never raise for what a peer sends; they raise
     LocalProtocolError where the driver breaks the contract of a command.
+
+    Over HTTP a conversation is spread over many requests, and each has a `ServerSession` of its own: a legacy one
+    is given what `initialize` settled (`legacy`), what is remembered between requests (`wishes`), and under
+    which name its questions to the client go out (`name`, which no other request of the conversation has).
     """
 
-    def __init__(self, service: Service, caller: Caller | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        caller: Caller | None = None,
+        *,
+        legacy: Admitted | None = None,
+        wishes: Wishes | None = None,
+        name: str = "",
+    ) -> None:
         self._service = service
         self._catalog = service.catalog
         self._limits = service.limits
         self._caller = caller if caller is not None else Caller()
         self._out: list[bytes] = []
         self._exchanges = Exchanges(service.limits, self._out)
-        self._asking = ClientAsking(service, self._exchanges, self._out)
+        self._asking = ClientAsking(service, self._exchanges, self._out, name)
         self._exchanges.asking = self._asking
         self._modern_only = False
-        self._legacy: Admitted | None = None
+        self._legacy: Admitted | None = legacy
         self._initialized = False
-        self._log_level: LogLevel = DEFAULT_LOG_LEVEL
-        self._changes = Subscription()
+        self._wishes = wishes if wishes is not None else Wishes()
+        self._changes = self._wishes.changes
         self._listens: dict[Id, Subscription] = {}
         self._remembered: tuple[Raw, Admitted] | None = None
         self._ending: str | None = None
@@ -92,6 +112,25 @@ class ServerSession:
         else:
             self._receive(message)
 
+    def receive(self, message: Message, now: float) -> None:
+        """One decoded message arrived."""
+        self._exchanges.now = now
+        self._receive(message)
+
+    def receive_admitted(self, request: Request, admitted: Admitted, now: float) -> None:
+        """A request arrived whose era and context the transport has read already (HTTP)."""
+        self._exchanges.now = now
+        method = METHODS.get(request.method)
+        if method is None or not method.offered(self._catalog, admitted.dialect):
+            self.refuse(request.id, RpcError(METHOD_NOT_FOUND, f"method not offered: {request.method}"))
+            return
+        try:
+            params = method.decode(request.params)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.refuse(request.id, RpcError(INVALID_PARAMS, f"params: {error}"))
+            return
+        method.handle(self, request, params, admitted)
+
     def receive_malformed(self, malformed: Malformed, now: float) -> None:
         """Something arrived that the framing had to refuse."""
         self._exchanges.now = now
@@ -102,6 +141,19 @@ class ServerSession:
         self._exchanges.now = now
         self._end("the client closed its end")
         self._asking.lose_client()
+
+    def abandon(self, now: float) -> None:
+        """Nobody waits for anything any more: what was accepted is cancelled, and nothing is answered."""
+        self._exchanges.now = now
+        self._listens.clear()
+        for exchange in list(self._exchanges.open.values()):
+            self._exchanges.stop(exchange, None)
+
+    def cancel(self, id: Id, now: float) -> None:
+        """The peer wants no answer to its request `id` any more; ids of no open request are ignored."""
+        self._exchanges.now = now
+        self._exchanges.cancel(id)
+        self._listens.pop(id, None)
 
     def begin_shutdown(self, now: float) -> None:
         """Take no new requests, finish what was accepted, give up after `Limits.shutdown_grace`."""
@@ -213,14 +265,9 @@ class ServerSession:
         # All others, roots/list_changed and progress among them, need no reaction; unknown ones get none.
 
     def _cancelled(self, notification: Notification) -> None:
-        try:
-            params = _decode_cancelled(notification.params)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
-        id = jsonrpc.read_id(params.request_id, self._limits)
+        id = cancelled_id(notification, self._limits)
         if id is not None:
-            self._exchanges.cancel(id)
-            self._listens.pop(id, None)
+            self.cancel(id, self._exchanges.now)
 
     # --- requests and their era ---
 
@@ -357,16 +404,14 @@ class ServerSession:
             self._refuse(id, INVALID_REQUEST, "this connection is initialized already")
             return
         dialect = self._service.legacy(negotiate(params.protocol_version))
-        capabilities = known_capabilities(params.capabilities, dialect.version)
-        context = Context(self._caller, dialect.version, capabilities, params.client_info)
-        self._legacy = Admitted(dialect, context)
+        self._legacy = Admitted(dialect, open_context(params, dialect.version, self._caller))
         # "Only use capabilities that were successfully negotiated": a list that comes later is not told of.
         self._changes.lists.update(name for name in LIST_NAMES if self._catalog.offers(name))
         result = dialect.initialize_result(self._catalog, self._service.info, self._service.instructions)
         self._out.append(jsonrpc.response(id, result))
 
     def set_log_level(self, level: LogLevel) -> None:
-        self._log_level = level
+        self._wishes.log_level = level
 
     @property
     def changes(self) -> Subscription:
@@ -396,7 +441,7 @@ class ServerSession:
 
     def _tell_log(self, exchange: Exchange, log: Log) -> None:
         modern = isinstance(exchange.dialect, ModernDialect)
-        least = exchange.context.log_level if modern else self._log_level
+        least = exchange.context.log_level if modern else self._wishes.log_level
         notice = log_notice(log, least)
         if notice is not None and not self._is_behind():
             self._out.append(notice)
@@ -424,6 +469,20 @@ class ServerSession:
         for id in self._listens:
             self._exchanges.stop(self._exchanges.open[id], self._service.modern.listen_ended(id))
         self._listens.clear()
+
+
+def cancelled_id(notification: Notification, limits: Limits) -> Id | None:
+    """Which request a `notifications/cancelled` is about; None where it does not say so."""
+    try:
+        params = _decode_cancelled(notification.params)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return jsonrpc.read_id(params.request_id, limits)
+
+
+def open_context(params: InitializeParams, version: LegacyVersion, caller: Caller) -> Context:
+    """What an `initialize` settles: the revision, and what of the client's capabilities that knows."""
+    return Context(caller, version, known_capabilities(params.capabilities, version), params.client_info)
 
 
 def _requested_version(request: Request) -> str:
