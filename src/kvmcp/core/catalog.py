@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.mirrors import Mirror, read_mirrors
 from kvmcp.core.plan import Context, Plan
 from kvmcp.core.uritemplate import UriTemplate
 from kvmcp.core.wire.common import Annotations, Icon, PromptArgument, ToolAnnotations
@@ -142,6 +143,7 @@ class Catalog:
         self._templates: _Shelf[ResourceTemplate] = _Shelf()
         self._prompts: _Shelf[Prompt] = _Shelf()
         self._features: set[Feature] = set(features)
+        self._mirrors: dict[str, tuple[Mirror, ...]] = {}
         self._numbers = 0
         self.revision: dict[ListKind, int] = {"tools": 0, "resources": 0, "templates": 0, "prompts": 0}
         """How often each list has changed."""
@@ -153,7 +155,8 @@ class Catalog:
     def add(self, item: Item) -> ListKind:
         """Offer one more thing. Returns the list that changed, to be published.
 
-        Raises LocalProtocolError where the name or URI is taken or cannot be used.
+        Raises LocalProtocolError where the name or URI is taken or cannot be used, and where a tool's schema
+        has an `x-mcp-header` that clients would refuse it for.
         """
         match item:
             case Tool():
@@ -161,7 +164,11 @@ class Catalog:
                     raise LocalProtocolError(
                         f"tool name {item.name!r}: 1 to 128 of A-Z a-z 0-9 _ . - are allowed"
                     )
-                return self._put("tools", "tools", self._tools, item.name, item)
+                mirrors = read_mirrors(item.arguments.schema)
+                kind = self._put("tools", "tools", self._tools, item.name, item)
+                if mirrors:
+                    self._mirrors[item.name] = mirrors
+                return kind
             case Resource():
                 return self._put("resources", "resources", self._resources, item.uri, item)
             case ResourceTemplate():
@@ -173,6 +180,7 @@ class Catalog:
         """Stop offering something. Returns the list that changed. Raises LocalProtocolError if it is not there."""
         match item:
             case Tool(name=key):
+                self._mirrors.pop(key, None)
                 return self._drop("tools", self._tools, key)
             case Resource(uri=key):
                 return self._drop("resources", self._resources, key)
@@ -206,6 +214,15 @@ class Catalog:
     def tool(self, name: str) -> Tool | None:
         entry = self._tools.get(name)
         return entry[1] if entry is not None else None
+
+    @property
+    def has_mirrors(self) -> bool:
+        """Whether any tool's arguments are repeated in headers."""
+        return bool(self._mirrors)
+
+    def mirrors(self, name: str) -> tuple[Mirror, ...]:
+        """The arguments of a tool that HTTP clients repeat in headers."""
+        return self._mirrors.get(name, ())
 
     def prompt(self, name: str) -> Prompt | None:
         entry = self._prompts.get(name)
