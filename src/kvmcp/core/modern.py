@@ -46,6 +46,18 @@ def is_envelope(meta: Raw) -> bool:
     return len(_decode_mark(meta).protocol_version) > 0
 
 
+def envelope_version(meta: Raw) -> str | None:
+    """The version that an envelope names, as text whatever it is; None where `meta` is no envelope.
+
+    Raises msgspec.DecodeError where it is no object.
+    """
+    raw = _decode_mark(meta).protocol_version if len(meta) else Raw()
+    if not len(raw):
+        return None
+    version = msgspec.json.decode(raw)
+    return version if isinstance(version, str) else bytes(raw).decode()
+
+
 def read_envelope(meta: Raw, caller: Caller) -> Context | RpcError:
     """The context of a modern request: -32602 where the envelope does not fit, -32022 for a foreign version."""
     try:

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct
 
 from kvmcp.core import jsonrpc
 from kvmcp.core.asking import ClientAsking
-from kvmcp.core.commands import Close, Command, Log, Progress, Said, Ticket
+from kvmcp.core.commands import Ask, Close, Command, Log, Progress, Said, Ticket
 from kvmcp.core.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -142,6 +142,11 @@ class ServerSession:
         self._end("the client closed its end")
         self._asking.lose_client()
 
+    def lose_client(self, now: float) -> None:
+        """The client can be asked nothing any more; what it asked for goes on."""
+        self._exchanges.now = now
+        self._asking.lose_client()
+
     def abandon(self, now: float) -> None:
         """Nobody waits for anything any more: what was accepted is cancelled, and nothing is answered."""
         self._exchanges.now = now
@@ -176,10 +181,12 @@ class ServerSession:
                 self._tell_progress(exchange, said)
             case Log():
                 self._tell_log(exchange, said)
-            case _:
+            case Ask():
                 if exchange.phase is Phase.WAITING_FOR_CLIENT:
                     raise LocalProtocolError("a job asks the client one thing at a time")
                 self._asking.ask(exchange, said.requests)
+            case _:
+                pass  # Only a transport on which the client can come back does it.
 
     def publish(self, event: Event, now: float) -> None:
         """Something changed; peers that want to know are told when their transport takes it."""
@@ -379,6 +386,11 @@ class ServerSession:
     @property
     def service(self) -> Service:
         return self._service
+
+    @property
+    def legacy(self) -> Admitted | None:
+        """What `initialize` settled, None where there was none."""
+        return self._legacy
 
     @property
     def exchanges(self) -> Exchanges:
