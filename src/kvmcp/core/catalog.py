@@ -16,8 +16,11 @@ from kvmcp.core.plan import Context, Plan
 from kvmcp.core.uritemplate import UriTemplate
 from kvmcp.core.wire.common import Annotations, Icon, PromptArgument, ToolAnnotations
 
-Feature: TypeAlias = Literal["tools", "resources", "prompts", "completions"]
+Feature: TypeAlias = Literal["tools", "resources", "prompts", "completions", "tasks"]
 ListKind: TypeAlias = Literal["tools", "resources", "templates", "prompts"]
+
+TaskSupport: TypeAlias = Literal["forbidden", "optional", "required"]
+"""`required`: clients of 2026-07-28 without the tasks extension are refused. Legacy clients always wait."""
 
 TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 """What every revision's specification recommends and every host takes."""
@@ -68,6 +71,8 @@ class Tool(Struct, frozen=True, kw_only=True):
     meta: Raw | UnsetType = UNSET
     continuations: tuple[type[Struct], ...] = ()
     """The types of `AskClient.then` that this tool uses."""
+    task_support: TaskSupport = "forbidden"
+    """Whether a job that it plans may outlive the request, as a task, where the client can do with that."""
     listed: bool = True
     """Whether lists show it. A tool that is not listed can still be called by name."""
 
@@ -166,6 +171,8 @@ class Catalog:
                     )
                 mirrors = read_mirrors(item.arguments.schema)
                 kind = self._put("tools", "tools", self._tools, item.name, item)
+                if item.task_support != "forbidden":
+                    self._features.add("tasks")
                 if mirrors:
                     self._mirrors[item.name] = mirrors
                 return kind

@@ -35,6 +35,14 @@ class Limits(Struct, frozen=True):
     before they kill; a second is left for writing the last answers."""
     list_page: int = 250
     """Items on one page of a list. Hosts load all pages at start, so few pages; 250 tools are ~250 kB."""
+    tasks: int = 1024
+    """Tasks of which the state is kept; those that are over go first."""
+    task_timeout: float = 2700.0
+    """The longest run of a task's coroutine, and the longest wait for the client's input to it: 45 minutes."""
+    task_lifetime: float = 3600.0
+    """How long a task is known from its creation on, its outcome included: a quarter of an hour to fetch it."""
+    task_poll_ms: int = 1000
+    """How often a client shall ask for the state of a task. A status change is told at once to those who listen."""
     log_messages: int = 256
     """Log and progress notifications of one coroutine that wait for the peer to read; the oldest are dropped."""
     body_timeout: float = 30.0

@@ -41,6 +41,7 @@ from kvmcp.core.plan import Caller, Context
 from kvmcp.core.projection import known_capabilities
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import LIST_NAMES, Event, Subscription
+from kvmcp.core.tasks import FIRST_TICKET, TaskId, Tasks
 from kvmcp.core.versions import BATCHING, LATEST_LEGACY, LegacyVersion, negotiate
 from kvmcp.core.wire.common import ClientCapabilities, LogLevel
 from kvmcp.core.wire.params import CancelledParams, InitializeParams, LegacyMeta, Params
@@ -70,7 +71,8 @@ class ServerSession:
 
     Over HTTP a conversation is spread over many requests, and each has a `ServerSession` of its own: a legacy one
     is given what `initialize` settled (`legacy`), what is remembered between requests (`wishes`), and under
-    which name its questions to the client go out (`name`, which no other request of the conversation has).
+    which name its questions to the client go out (`name`, which no other request of the conversation has). Tasks
+    outlive requests, so there they are the server's (`tasks`); elsewhere they end with the conversation.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class ServerSession:
         legacy: Admitted | None = None,
         wishes: Wishes | None = None,
         name: str = "",
+        tasks: Tasks | None = None,
     ) -> None:
         self._service = service
         self._catalog = service.catalog
@@ -90,6 +93,9 @@ class ServerSession:
         self._exchanges = Exchanges(service.limits, self._out)
         self._asking = ClientAsking(service, self._exchanges, self._out, name)
         self._exchanges.asking = self._asking
+        self._exchanges.start_task = self._start_task
+        self._tasks = tasks
+        self._own_tasks: Tasks | None = None
         self._modern_only = False
         self._legacy: Admitted | None = legacy
         self._initialized = False
@@ -167,11 +173,17 @@ class ServerSession:
 
     def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
         """A command finished; the outcome is a value, failures included."""
+        if ticket > FIRST_TICKET:
+            self.tasks.complete(ticket, outcome, now)
+            return
         self._exchanges.now = now
         self._exchanges.complete(ticket, outcome)
 
     def tell(self, ticket: Ticket, said: Said, now: float) -> None:
         """A running job reports progress, logs, or asks the client."""
+        if ticket > FIRST_TICKET:
+            self.tasks.tell(ticket, said, now)
+            return
         self._exchanges.now = now
         exchange = self._exchanges.work(ticket)
         if exchange is None:
@@ -203,12 +215,16 @@ class ServerSession:
                 self._exchanges.give_up_all("the server is stopping")
             else:
                 self._exchanges.handle_due(ticket)
+        if self._own_tasks is not None:
+            self._own_tasks.handle_timeout(now)
 
     # --- output ---
 
     def take_commands(self) -> list[Command]:
         """What the driver is to do, each exactly once."""
         commands = self._exchanges.take_commands()
+        if self._own_tasks is not None:
+            commands += self._own_tasks.take_commands()
         if self._ending is not None and not self._closed and not self._exchanges.open:
             self._closed = True
             commands.append(Close(self._ending))
@@ -223,7 +239,12 @@ class ServerSession:
 
     def next_deadline(self) -> float | None:
         """The earliest moment at which `handle_timeout` has something to do."""
-        return self._exchanges.deadlines.next()
+        own = self._exchanges.deadlines.next()
+        if self._own_tasks is None:
+            return own
+        return min(
+            (when for when in (own, self._own_tasks.next_deadline()) if when is not None), default=None
+        )
 
     @property
     def wants_input(self) -> bool:
@@ -400,6 +421,25 @@ class ServerSession:
     def asking(self) -> ClientAsking:
         return self._asking
 
+    @property
+    def tasks(self) -> Tasks:
+        """The server's, or those of this conversation."""
+        if self._tasks is None:
+            self._tasks = self._own_tasks = Tasks(self._service, self.note_task)
+        return self._tasks
+
+    def note_task(self, id: TaskId) -> None:
+        """A task has changed: whoever listens is told when the transport takes it."""
+        for subscription in self._listens.values():
+            subscription.note_task(id)
+
+    def _start_task(self, exchange: Exchange, job: object) -> None:
+        message = self.tasks.create(exchange, job, self._exchanges.now)
+        if message is None:
+            self._exchanges.refuse_for_room(exchange)
+        else:
+            self._exchanges.settle(exchange, message)
+
     def send(self, message: bytes) -> None:
         self._out.append(message)
 
@@ -469,6 +509,13 @@ class ServerSession:
             self._out.extend(dialect.changed(event) for event in self._changes.take())
         for id, subscription in self._listens.items():
             self._out.extend(self._service.modern.changed(event, id) for event in subscription.take())
+            for task in subscription.take_tasks():
+                self._tell_task(id, self._exchanges.open[id].context.caller, task)
+
+    def _tell_task(self, listen: Id, listener: Caller, id: TaskId) -> None:
+        task = self.tasks.find(id, listener, self._exchanges.now)
+        if task is not None:
+            self._out.append(self._service.modern.task_changed(self.tasks.state(task), listen))
 
     # --- the end ---
 
@@ -481,6 +528,8 @@ class ServerSession:
         for id in self._listens:
             self._exchanges.stop(self._exchanges.open[id], self._service.modern.listen_ended(id))
         self._listens.clear()
+        if self._own_tasks is not None:
+            self._own_tasks.stop(self._exchanges.now)
 
 
 def cancelled_id(notification: Notification, limits: Limits) -> Id | None:

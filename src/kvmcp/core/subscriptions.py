@@ -37,6 +37,8 @@ class Subscription:
         self.uris: set[str] = set()
         # A dict is an ordered set: notifications leave in the order of the first change.
         self._dirty: dict[Event, None] = {}
+        self.tasks: set[str] = set()
+        self._dirty_tasks: dict[str, None] = {}
 
     @classmethod
     def of(cls, wanted: ListenFilter) -> "Subscription":
@@ -48,6 +50,7 @@ class Subscription:
         if wanted.resources_list_changed:
             subscription.lists.add("resources")
         subscription.uris.update(wanted.resource_subscriptions)
+        subscription.tasks.update(wanted.task_ids)
         return subscription
 
     def note(self, event: Event) -> bool:
@@ -56,6 +59,17 @@ class Subscription:
         if wanted:
             self._dirty[event] = None
         return wanted
+
+    def note_task(self, id: str) -> None:
+        """Remember that a task changed, if it is wanted."""
+        if id in self.tasks:
+            self._dirty_tasks[id] = None
+
+    def take_tasks(self) -> list[str]:
+        """The tasks that changed since the last take."""
+        changed = list(self._dirty_tasks)
+        self._dirty_tasks.clear()
+        return changed
 
     def forget(self, uri: str) -> None:
         """Stop watching a resource; a change not yet told is not told any more."""

@@ -17,6 +17,7 @@ from kvmcp.core.jsonrpc import Id, error_response
 from kvmcp.core.limits import Limits
 from kvmcp.core.session import ServerSession
 from kvmcp.core.subscriptions import Event
+from kvmcp.core.tasks import TaskId
 
 
 def nobody_to_wake() -> None:
@@ -35,6 +36,7 @@ class Answer(Protocol):
     def complete(self, ticket: Ticket, outcome: object, now: float) -> None: ...
     def tell(self, ticket: Ticket, said: Said, now: float) -> None: ...
     def publish(self, event: Event, now: float) -> None: ...
+    def note_task(self, id: TaskId) -> None: ...
     def disconnected(self, now: float) -> None: ...
     def begin_shutdown(self, now: float) -> None: ...
     def handle_timeout(self, now: float) -> None: ...
@@ -68,6 +70,9 @@ class Fixed:
         """Nothing runs for it."""
 
     def publish(self, event: Event, now: float) -> None:
+        """It hears of nothing."""
+
+    def note_task(self, id: TaskId) -> None:
         """It hears of nothing."""
 
     def disconnected(self, now: float) -> None:
@@ -141,6 +146,9 @@ class SessionAnswer:
 
     def publish(self, event: Event, now: float) -> None:
         self._session.publish(event, now)
+
+    def note_task(self, id: TaskId) -> None:
+        self._session.note_task(id)
 
     def begin_shutdown(self, now: float) -> None:
         self._session.begin_shutdown(now)

@@ -8,6 +8,7 @@ from kvmcp.core.http.answers import Answer, Fixed, refuse
 from kvmcp.core.http.messages import Part
 from kvmcp.core.limits import Limits
 from kvmcp.core.subscriptions import Event
+from kvmcp.core.tasks import TaskId
 
 
 class Host(Protocol):
@@ -72,6 +73,10 @@ class HttpExchange:
     def publish(self, event: Event, now: float) -> None:
         """Something changed; `HttpServer.publish` tells all exchanges that listen."""
         self._begun.publish(event, now)
+
+    def note_task(self, id: TaskId) -> None:
+        """A task has changed."""
+        self._begun.note_task(id)
 
     def begin_shutdown(self, now: float) -> None:
         """Finish what was accepted, give up after `Limits.shutdown_grace`; `HttpServer.begin_shutdown` calls it."""

@@ -19,6 +19,7 @@ from kvmcp.core.jsonrpc import ErrorResponse, Id, Response
 from kvmcp.core.limits import Limits
 from kvmcp.core.session import ServerSession
 from kvmcp.core.subscriptions import Event
+from kvmcp.core.tasks import TaskId
 
 PRIMING: Final = "2025-11-25"
 """Since then a stream begins with an event that has no data; before, it would break clients."""
@@ -195,6 +196,9 @@ class StreamAnswer:
     def publish(self, event: Event, now: float) -> None:
         """Its session notes what changed."""
         self._now = now
+
+    def note_task(self, id: TaskId) -> None:
+        """Tasks are of another era."""
 
     def take_parts(self) -> list[Part]:
         if self._closed:

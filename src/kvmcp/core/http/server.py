@@ -5,9 +5,10 @@ from typing import Final
 from msgspec import Struct
 
 from kvmcp.core import jsonrpc
+from kvmcp.core.commands import Command, Said, Ticket
 from kvmcp.core.http import agreement
 from kvmcp.core.http.admission import Accepted, LegacyMessage, ModernRequest, admit
-from kvmcp.core.http.answers import Answer, Fixed, ModernAnswer, refusal, refuse
+from kvmcp.core.http.answers import Answer, Fixed, ModernAnswer, earliest, refusal, refuse
 from kvmcp.core.http.exchange import HttpExchange
 from kvmcp.core.http.headers import Headers
 from kvmcp.core.http.legacy_requests import LegacyRequests
@@ -19,6 +20,7 @@ from kvmcp.core.plan import Caller
 from kvmcp.core.service import Service
 from kvmcp.core.session import ServerSession
 from kvmcp.core.subscriptions import Event
+from kvmcp.core.tasks import TaskId, Tasks
 from kvmcp.core.versions import MODERN
 
 _LISTEN: Final = "subscriptions/listen"
@@ -41,6 +43,7 @@ class HttpServer:
         self._limits = service.limits
         self._sessions = Sessions(service, events if events is not None else MemoryEventStore(service.limits))
         self._legacy = LegacyRequests(service, self._sessions)
+        self._tasks = Tasks(service, self._heard_of_task)
         self._open: dict[HttpExchange, _Head] = {}
         self._woken: dict[HttpExchange, None] = {}
         self._streaming: set[HttpExchange] = set()
@@ -75,12 +78,26 @@ class HttpServer:
         for exchange in list(self._open):
             exchange.begin_shutdown(now)
             self._woken[exchange] = None
+        self._tasks.stop(now)
+
+    def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
+        """A command of the server's own finished."""
+        self._tasks.complete(ticket, outcome, now)
+
+    def tell(self, ticket: Ticket, said: Said, now: float) -> None:
+        """A task asks the client."""
+        self._tasks.tell(ticket, said, now)
 
     def handle_timeout(self, now: float) -> None:
-        """`next_deadline` has passed: sessions that were not used for long are forgotten."""
+        """`next_deadline` has passed. Early and repeated calls do nothing."""
         self._sessions.sweep(now)
+        self._tasks.handle_timeout(now)
 
     # --- output ---
+
+    def take_commands(self) -> list[Command]:
+        """Work that belongs to no request: tasks. To be taken after inputs to exchanges, too."""
+        return self._tasks.take_commands()
 
     def take_woken(self) -> list[HttpExchange]:
         """The exchanges that were given something to do from elsewhere."""
@@ -90,7 +107,7 @@ class HttpServer:
 
     def next_deadline(self) -> float | None:
         """The earliest moment at which `handle_timeout` has something to do."""
-        return self._sessions.next_deadline()
+        return earliest(self._sessions.next_deadline(), self._tasks.next_deadline())
 
     @property
     def sessions(self) -> int:
@@ -150,7 +167,7 @@ class HttpServer:
         listens = request.method == _LISTEN
         if listens and self._is_full:
             return self._too_many_streams(request.id)
-        session = ServerSession(self._service, caller)
+        session = ServerSession(self._service, caller, tasks=self._tasks)
         session.receive_admitted(request, asked.admitted, now)
         if listens:
             self._streaming.add(exchange)
@@ -176,6 +193,11 @@ class HttpServer:
     def woke(self, exchange: HttpExchange) -> None:
         """Another request gave an exchange something to do."""
         self._woken[exchange] = None
+
+    def _heard_of_task(self, id: TaskId) -> None:
+        for exchange in self._streaming:
+            exchange.note_task(id)
+            self._woken[exchange] = None
 
     def left(self, exchange: HttpExchange) -> None:
         """An exchange is over."""
