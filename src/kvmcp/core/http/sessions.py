@@ -1,8 +1,9 @@
 """What is remembered of legacy sessions between their requests. The sealed id is enough to serve one without it."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
+from kvmcp.core.deadlines import Deadlines
 from kvmcp.core.http.session_ids import Opened, open_sealed, seal
 from kvmcp.core.http.streams import EventStore, Stream
 from kvmcp.core.jsonrpc import ErrorResponse, Id, Response
@@ -12,6 +13,9 @@ from kvmcp.core.plan import Caller
 from kvmcp.core.service import Service
 from kvmcp.core.session import Wishes
 from kvmcp.core.subscriptions import LIST_NAMES, Event
+
+_SWEPT: Final = 16
+"""Sessions that one request may have to look at: enough to forget faster than new ones come."""
 
 
 class Call(Protocol):
@@ -29,8 +33,9 @@ class Call(Protocol):
 class LegacySession:
     """One session, as far as this process has seen it."""
 
-    def __init__(self, id: str, opened: Opened, service: Service) -> None:
+    def __init__(self, id: str, opened: Opened, principal: str, service: Service) -> None:
         self.id = id
+        self.principal = principal
         self.opened = opened
         self.dialect: LegacyDialect = service.legacy(opened.version)
         self.wishes = Wishes()
@@ -67,8 +72,10 @@ class Sessions:
         self._limits = service.limits
         self.store = store
         self._live: dict[str, LegacySession] = {}
-        self._ended: dict[str, float] = {}
-        """Ids that are valid by their seal, and ended all the same: until when."""
+        self._ended: dict[str, None] = {}
+        """Ids that are valid by their seal, and ended all the same."""
+        self._ends: Deadlines[str] = Deadlines()
+        """When they expire anyway."""
 
     def __len__(self) -> int:
         return len(self._live)
@@ -80,22 +87,33 @@ class Sessions:
 
     def find(self, id: str, caller: Caller, now: float) -> LegacySession | None:
         """The session of an id; None where it is over, or not the caller's: both are the same to a client."""
-        opened = open_sealed(self._service, id, caller, now)
-        if opened is None or id in self._ended:
-            return None
-        session = self._live.pop(id, None) or LegacySession(id, opened, self._service)
-        self._live[id] = session  # At the end: they stand in order of their last use.
-        session.used = now
+        session = self._live.get(id)
+        # An id that is remembered was checked when it came first, and only the same bytes find it.
+        if session is None or session.principal != caller.principal or now >= session.opened.expires:
+            opened = open_sealed(self._service, id, caller, now)
+            if opened is None or id in self._ended:
+                return None
+            session = LegacySession(id, opened, caller.principal, self._service)
+        self._touch(session, now)
         self.sweep(now)
         return session
+
+    def _touch(self, session: LegacySession, now: float) -> None:
+        """Sessions stand in order of their last use."""
+        session.used = now
+        self._live.pop(session.id, None)
+        self._live[session.id] = session
 
     def end(self, session: LegacySession) -> None:
         """The client, or we, want no more of it."""
         self._live.pop(session.id, None)
         self.store.forget(session.id)
-        self._ended[session.id] = session.opened.expires
+        self._ended[session.id] = None
+        self._ends.set(session.id, session.opened.expires)
         if len(self._ended) > self._limits.sessions:
-            del self._ended[next(iter(self._ended))]
+            oldest = next(iter(self._ended))
+            del self._ended[oldest]
+            self._ends.clear(oldest)
 
     def publish(self, event: Event) -> None:
         """Something changed."""
@@ -106,14 +124,17 @@ class Sessions:
 
     def sweep(self, now: float) -> None:
         """Forget the sessions that were not used for long, and the ends of those that have expired."""
-        for id in [id for id, expires in self._ended.items() if expires <= now]:
+        for id in self._ends.due(now):
             del self._ended[id]
         idle_since = now - self._limits.session_idle
-        for session in list(self._live.values()):
+        for _ in range(min(len(self._live), _SWEPT)):
+            session = next(iter(self._live.values()))
             is_full = len(self._live) > self._limits.sessions
             if not is_full and session.used > idle_since:
                 return
-            if not session.is_open:
+            if session.is_open:
+                self._touch(session, now)
+            else:
                 self._forget(session)
 
     def _forget(self, session: LegacySession) -> None:
