@@ -212,11 +212,13 @@ class Web:
         caller: Caller | None = None,
         held: bool = False,
         piece: int = 65536,
+        replicated: bool = False,
+        store: dict[str, str] | None = None,
     ) -> None:
         self.service = service or a_service(catalog, limits=limits)
-        self.server = HttpServer(self.service, events)
+        self.server = HttpServer(self.service, events, replicated=replicated)
         self.caller = caller or Caller()
-        self.store = {"a": "1", "b": "2"}
+        self.store = {"a": "1", "b": "2"} if store is None else store
         self.held = held
         self.piece = piece
         self.now = 100.0

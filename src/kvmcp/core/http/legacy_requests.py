@@ -12,6 +12,7 @@ from kvmcp.core.http.answers import Answer, Fixed, refusal, refuse
 from kvmcp.core.http.headers import Headers
 from kvmcp.core.http.legacy_answers import LegacyAnswer, StreamAnswer
 from kvmcp.core.http.messages import BodyPart, empty_response, events_start, json_response
+from kvmcp.core.http.relays import ENDED, Relay, concerns_all, rendered
 from kvmcp.core.http.sessions import LegacySession, Sessions
 from kvmcp.core.http.streams import Stream, read_event_id
 from kvmcp.core.jsonrpc import (
@@ -23,6 +24,7 @@ from kvmcp.core.jsonrpc import (
     Notification,
     Request,
     Response,
+    decode,
     decode_batch,
 )
 from kvmcp.core.modern import unsupported_version
@@ -42,10 +44,13 @@ _OF_A_POST: Final = "p"
 class LegacyRequests:
     """Answers POST, GET and DELETE of the legacy era."""
 
-    def __init__(self, service: Service, sessions: Sessions) -> None:
+    def __init__(self, service: Service, sessions: Sessions, *, replicated: bool = False) -> None:
         self._service = service
         self._limits = service.limits
         self._sessions = sessions
+        self._replicated = replicated
+        self.relays: list[Relay] = []
+        """What the other processes are to be told; nothing where there are none."""
 
     # --- POST ---
 
@@ -122,17 +127,52 @@ class LegacyRequests:
         answer = LegacyAnswer(session, home, stream, self._limits, now, batch=batch)
         for message in asked:
             session.receive(message, now)
+            if isinstance(message, Request) and concerns_all(message):
+                self._relay(home, rendered(message))
         return answer
 
     def _deliver(self, session: LegacySession, message: Message, now: float) -> None:
-        """A notification or an answer, for whichever call of the session it is about."""
+        """A notification or an answer, for whichever call of the session it is about, here or elsewhere."""
         if isinstance(message, Response | ErrorResponse):
-            any(call.receive_answer(message, now) for call in list(session.calls))
-        elif isinstance(message, Notification) and message.method == "notifications/cancelled":
-            id = cancelled_id(message, self._limits)
-            if id is not None:
-                for call in list(session.calls):
-                    call.cancel(id, now)
+            if not self._receive_answer(session, message, now):
+                self._relay(session, rendered(message))
+        elif isinstance(message, Notification) and concerns_all(message):
+            self._cancel(session, message, now)
+            self._relay(session, rendered(message))
+
+    def _receive_answer(self, session: LegacySession, answer: Response | ErrorResponse, now: float) -> bool:
+        return any(call.receive_answer(answer, now) for call in list(session.calls))
+
+    def _cancel(self, session: LegacySession, notification: Notification, now: float) -> None:
+        id = cancelled_id(notification, self._limits)
+        if id is not None:
+            for call in list(session.calls):
+                call.cancel(id, now)
+
+    # --- other processes ---
+
+    def _relay(self, session: LegacySession, message: bytes) -> None:
+        if self._replicated:
+            self.relays.append(Relay(session.id, message))
+
+    def receive_relay(self, relay: Relay, now: float) -> None:
+        """Another process was told something that may be about a call, or the stream, of this one."""
+        session = self._sessions.adopt(relay.session, now)
+        if session is None:
+            return
+        if relay.message == ENDED:
+            self._end(session)
+            return
+        match decode(relay.message, self._limits):
+            case Request() as request:
+                admitted = session.opened.admitted(self._service, Caller())
+                ServerSession(self._service, legacy=admitted, wishes=session.wishes).receive(request, now)
+            case Notification() as notification:
+                self._cancel(session, notification, now)
+            case Response() | ErrorResponse() as answer:
+                self._receive_answer(session, answer, now)
+            case _:
+                pass  # Nothing that `rendered` writes.
 
     # --- DELETE ---
 
@@ -141,12 +181,16 @@ class LegacyRequests:
         session = self._find(headers, caller, now)
         if isinstance(session, Fixed):
             return session
+        self._end(session)
+        self._relay(session, ENDED)
+        return Fixed(empty_response(204))
+
+    def _end(self, session: LegacySession) -> None:
         self._sessions.end(session)
         if session.standalone is not None:
             session.standalone.end()
             if session.standalone.wake is not None:
                 session.standalone.wake()
-        return Fixed(empty_response(204))
 
     # --- GET ---
 

@@ -13,6 +13,7 @@ from kvmcp.core.http.exchange import HttpExchange
 from kvmcp.core.http.headers import Headers
 from kvmcp.core.http.legacy_requests import LegacyRequests
 from kvmcp.core.http.messages import EVENTS, Request, empty_response
+from kvmcp.core.http.relays import Relay
 from kvmcp.core.http.sessions import Sessions
 from kvmcp.core.http.streams import EventStore, MemoryEventStore
 from kvmcp.core.jsonrpc import Id
@@ -35,14 +36,17 @@ class HttpServer:
     """The endpoint. `open` one exchange per request; it, or whatever answers, keeps to itself what it is about.
 
     An input to one exchange may give others something to do (a client's answer, a change): run what
-    `take_woken` names, too. `events` remembers what a legacy client may ask for again.
+    `take_woken` names, too. `events` remembers what a legacy client may ask for again. Where several processes
+    serve the same sessions (`replicated`), pass on what `take_relays` gives to all others.
     """
 
-    def __init__(self, service: Service, events: EventStore | None = None) -> None:
+    def __init__(
+        self, service: Service, events: EventStore | None = None, *, replicated: bool = False
+    ) -> None:
         self._service = service
         self._limits = service.limits
         self._sessions = Sessions(service, events if events is not None else MemoryEventStore(service.limits))
-        self._legacy = LegacyRequests(service, self._sessions)
+        self._legacy = LegacyRequests(service, self._sessions, replicated=replicated)
         self._tasks = Tasks(service, self._heard_of_task)
         self._open: dict[HttpExchange, _Head] = {}
         self._woken: dict[HttpExchange, None] = {}
@@ -71,6 +75,10 @@ class HttpServer:
             exchange.publish(event, now)
             self._woken[exchange] = None
         self._sessions.publish(event)
+
+    def receive_relay(self, relay: Relay, now: float) -> None:
+        """Another process passed something on."""
+        self._legacy.receive_relay(relay, now)
 
     def begin_shutdown(self, now: float) -> None:
         """Take no new requests, finish what was accepted, give up after `Limits.shutdown_grace`."""
@@ -104,6 +112,11 @@ class HttpServer:
         woken = [exchange for exchange in self._woken if not exchange.closed]
         self._woken.clear()
         return woken
+
+    def take_relays(self) -> list[Relay]:
+        """What the other processes are to be told, in order."""
+        relays, self._legacy.relays = self._legacy.relays, []
+        return relays
 
     def next_deadline(self) -> float | None:
         """The earliest moment at which `handle_timeout` has something to do."""

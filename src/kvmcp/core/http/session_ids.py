@@ -53,6 +53,7 @@ class Opened(Struct, frozen=True):
     version: LegacyVersion
     capabilities: ClientCapabilities
     info: Implementation
+    owner: str
     expires: float
     """On the driver's clock."""
 
@@ -79,6 +80,12 @@ def seal(service: Service, dialect: LegacyDialect, context: Context, now: float)
 
 def open_sealed(service: Service, id: str, caller: Caller, now: float) -> Opened | None:
     """What `id` says; None where it is none of ours, too old, or somebody else's."""
+    opened = read_sealed(service, id, now)
+    return opened if opened is not None and opened.owner == _owner(caller) else None
+
+
+def read_sealed(service: Service, id: str, now: float) -> Opened | None:
+    """What `id` says, whoever's it is; None where it is none of ours, or too old."""
     payload = service.sealer.verify(_PREFIX, id) if len(id) <= _MAX_BYTES else None
     if payload is None:
         return None
@@ -87,10 +94,10 @@ def open_sealed(service: Service, id: str, caller: Caller, now: float) -> Opened
     except msgspec.DecodeError:
         return None  # Of another version of this server, which has the same key.
     left = body.expires - service.sealer.wall(now)
-    if left <= 0 or body.owner != _owner(caller):
+    if left <= 0:
         return None
     info = Implementation(body.name, body.client_version)
-    return Opened(body.version, _capabilities(body.offered), info, now + left)
+    return Opened(body.version, _capabilities(body.offered), info, body.owner, now + left)
 
 
 def _owner(caller: Caller) -> str:

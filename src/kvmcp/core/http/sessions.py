@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from kvmcp.core.deadlines import Deadlines
-from kvmcp.core.http.session_ids import Opened, open_sealed, seal
+from kvmcp.core.http.session_ids import Opened, open_sealed, read_sealed, seal
 from kvmcp.core.http.streams import EventStore, Stream
 from kvmcp.core.jsonrpc import ErrorResponse, Id, Response
 from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
@@ -33,9 +33,10 @@ class Call(Protocol):
 class LegacySession:
     """One session, as far as this process has seen it."""
 
-    def __init__(self, id: str, opened: Opened, principal: str, service: Service) -> None:
+    def __init__(self, id: str, opened: Opened, service: Service) -> None:
         self.id = id
-        self.principal = principal
+        self.principal: str | None = None
+        """Whose it is, once a request of theirs has shown that."""
         self.opened = opened
         self.dialect: LegacyDialect = service.legacy(opened.version)
         self.wishes = Wishes()
@@ -93,7 +94,19 @@ class Sessions:
             opened = open_sealed(self._service, id, caller, now)
             if opened is None or id in self._ended:
                 return None
-            session = LegacySession(id, opened, caller.principal, self._service)
+            # Another process may have told of it before its first request came here.
+            session = session or LegacySession(id, opened, self._service)
+            session.principal = caller.principal
+        self._touch(session, now)
+        self.sweep(now)
+        return session
+
+    def adopt(self, id: str, now: float) -> LegacySession | None:
+        """The session of an id that another process has checked; None where it is over."""
+        opened = read_sealed(self._service, id, now)
+        if opened is None or id in self._ended:
+            return None
+        session = self._live.get(id) or LegacySession(id, opened, self._service)
         self._touch(session, now)
         self.sweep(now)
         return session
