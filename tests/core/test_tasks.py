@@ -19,7 +19,7 @@ from tests.core.fixture_catalog import (
     fixture_catalog,
 )
 from tests.core.harness import Json, Server, accepted, envelope
-from tests.core.http.harness import Reply, Web
+from tests.core.http.harness import Reply, Session, Web
 
 TASKS = "io.modelcontextprotocol/tasks"
 WITH: Json = {"elicitation": {}, "extensions": {TASKS: {}}}
@@ -383,6 +383,14 @@ def test_who_listens_hears_of_every_change() -> None:
     listen.drive()
     assert listen.message()["params"]["status"] == "completed", "late readers hear of the last state only"
     assert other.messages() == []
+
+
+def test_streams_of_the_legacy_era_hear_nothing_of_tasks() -> None:
+    web = a_web()
+    stream = Session(web, "2025-11-25").get()
+    create(web)
+    end(web, job(web), DONE)
+    assert stream.messages() == []
 
 
 def test_a_task_that_is_gone_is_not_told_of() -> None:

@@ -50,6 +50,8 @@ class Limits(Struct, frozen=True):
     keep_alive: float = 15.0
     """HTTP: seconds of waiting after which a response becomes a stream, and between the comments on one.
     Proxies cut a silent connection after 30 to 60 s."""
+    open_requests: int = 4096
+    """HTTP: requests that are open at once, in one process, streams included: as many as `pending_calls`."""
     open_streams: int = 1024
     """HTTP: listens and GET streams that are open at once, in one process. Each holds a connection for hours."""
     sessions: int = 10_000

@@ -200,12 +200,11 @@ class ServerSession:
             case _:
                 pass  # Only a transport on which the client can come back does it.
 
-    def publish(self, event: Event, now: float) -> None:
-        """Something changed; peers that want to know are told when their transport takes it."""
+    def publish(self, event: Event, now: float) -> bool:
+        """Something changed; peers that want to know are told when their transport takes it. Whether there are any."""
         self._exchanges.now = now
-        self._changes.note(event)
-        for subscription in self._listens.values():
-            subscription.note(event)
+        noted = [subscription.note(event) for subscription in self._listens.values()]
+        return self._changes.note(event) or any(noted)
 
     def handle_timeout(self, now: float) -> None:
         """`next_deadline` has passed. Early and repeated calls do nothing."""
@@ -428,10 +427,10 @@ class ServerSession:
             self._tasks = self._own_tasks = Tasks(self._service, self.note_task)
         return self._tasks
 
-    def note_task(self, id: TaskId) -> None:
-        """A task has changed: whoever listens is told when the transport takes it."""
-        for subscription in self._listens.values():
-            subscription.note_task(id)
+    def note_task(self, id: TaskId) -> bool:
+        """A task has changed: whoever listens is told when the transport takes it. Whether somebody does."""
+        noted = [subscription.note_task(id) for subscription in self._listens.values()]
+        return any(noted)
 
     def _start_task(self, exchange: Exchange, job: object) -> None:
         message = self.tasks.create(exchange, job, self._exchanges.now)

@@ -60,10 +60,12 @@ class Subscription:
             self._dirty[event] = None
         return wanted
 
-    def note_task(self, id: str) -> None:
-        """Remember that a task changed, if it is wanted."""
-        if id in self.tasks:
+    def note_task(self, id: str) -> bool:
+        """Remember that a task changed if it is wanted; whether it was."""
+        wanted = id in self.tasks
+        if wanted:
             self._dirty_tasks[id] = None
+        return wanted
 
     def take_tasks(self) -> list[str]:
         """The tasks that changed since the last take."""

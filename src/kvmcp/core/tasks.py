@@ -96,7 +96,7 @@ class Tasks:
     `Limits.task_lifetime` after its creation, and before that only if there are too many.
     """
 
-    def __init__(self, service: Service, heard: Callable[[TaskId], None]) -> None:
+    def __init__(self, service: Service, heard: Callable[[TaskId], object]) -> None:
         self._service = service
         self._limits = limits = service.limits
         self._heard = heard

@@ -247,6 +247,22 @@ def test_changes_that_a_slow_reader_missed_are_told_once() -> None:
     assert len(reply.messages()) == 1
 
 
+def test_only_so_many_requests_are_open() -> None:
+    web = Web(limits=Limits(open_requests=1), held=True)
+    first = web.call("get", {"key": "a"})
+    assert web.call("get", {"key": "a"}).code() == (503, -32600)
+    first.answer_batch()
+    assert web.call("get", {"key": "a"}).waits
+
+
+def test_only_those_who_listen_are_woken() -> None:
+    web = Web()
+    tools = listen(web, toolsListChanged=True)
+    listen(web, promptsListChanged=True)
+    web.server.publish(ListChanged("tools"), web.now)
+    assert web.server.take_woken() == [tools.exchange]
+
+
 def test_a_listen_ends_with_its_connection_and_with_the_server() -> None:
     web = Web()
     first, second = listen(web, toolsListChanged=True), listen(web, toolsListChanged=True)

@@ -25,7 +25,10 @@ def nobody_to_wake() -> None:
 
 
 class Answer(Protocol):
-    """One response in the making. `wake` is called when another request gave it something to do."""
+    """One response in the making. `wake` is called when another request gave it something to do.
+
+    `publish` and `note_task` say whether it has something to tell now.
+    """
 
     wake: Callable[[], None]
     streams: bool
@@ -35,8 +38,8 @@ class Answer(Protocol):
     def take_parts(self) -> list[Part]: ...
     def complete(self, ticket: Ticket, outcome: object, now: float) -> None: ...
     def tell(self, ticket: Ticket, said: Said, now: float) -> None: ...
-    def publish(self, event: Event, now: float) -> None: ...
-    def note_task(self, id: TaskId) -> None: ...
+    def publish(self, event: Event, now: float) -> bool: ...
+    def note_task(self, id: TaskId) -> bool: ...
     def disconnected(self, now: float) -> None: ...
     def begin_shutdown(self, now: float) -> None: ...
     def handle_timeout(self, now: float) -> None: ...
@@ -69,11 +72,11 @@ class Fixed:
     def tell(self, ticket: Ticket, said: Said, now: float) -> None:
         """Nothing runs for it."""
 
-    def publish(self, event: Event, now: float) -> None:
-        """It hears of nothing."""
+    def publish(self, event: Event, now: float) -> bool:
+        return False
 
-    def note_task(self, id: TaskId) -> None:
-        """It hears of nothing."""
+    def note_task(self, id: TaskId) -> bool:
+        return False
 
     def disconnected(self, now: float) -> None:
         self._parts = []
@@ -144,11 +147,11 @@ class SessionAnswer:
     def tell(self, ticket: Ticket, said: Said, now: float) -> None:
         self._session.tell(ticket, said, now)
 
-    def publish(self, event: Event, now: float) -> None:
-        self._session.publish(event, now)
+    def publish(self, event: Event, now: float) -> bool:
+        return self._session.publish(event, now)
 
-    def note_task(self, id: TaskId) -> None:
-        self._session.note_task(id)
+    def note_task(self, id: TaskId) -> bool:
+        return self._session.note_task(id)
 
     def begin_shutdown(self, now: float) -> None:
         self._session.begin_shutdown(now)

@@ -72,11 +72,13 @@ class HttpExchange:
 
     def publish(self, event: Event, now: float) -> None:
         """Something changed; `HttpServer.publish` tells all exchanges that listen."""
-        self._begun.publish(event, now)
+        if self._begun.publish(event, now):
+            self._wake()
 
     def note_task(self, id: TaskId) -> None:
         """A task has changed."""
-        self._begun.note_task(id)
+        if self._begun.note_task(id):
+            self._wake()
 
     def begin_shutdown(self, now: float) -> None:
         """Finish what was accepted, give up after `Limits.shutdown_grace`; `HttpServer.begin_shutdown` calls it."""

@@ -193,12 +193,14 @@ class StreamAnswer:
     def tell(self, ticket: Ticket, said: Said, now: float) -> None:
         """Nothing runs for it."""
 
-    def publish(self, event: Event, now: float) -> None:
-        """Its session notes what changed."""
+    def publish(self, event: Event, now: float) -> bool:
+        """Its session notes what changed, and wakes it."""
         self._now = now
+        return False
 
-    def note_task(self, id: TaskId) -> None:
+    def note_task(self, id: TaskId) -> bool:
         """Tasks are of another era."""
+        return False
 
     def take_parts(self) -> list[Part]:
         if self._closed:

@@ -73,7 +73,6 @@ class HttpServer:
         """Something changed; clients that want to know are told when their transport takes it."""
         for exchange in self._streaming:
             exchange.publish(event, now)
-            self._woken[exchange] = None
         self._sessions.publish(event)
 
     def receive_relay(self, relay: Relay, now: float) -> None:
@@ -138,6 +137,8 @@ class HttpServer:
         """What is refused without looking at a body."""
         if self._ending:
             return refuse(503, "the server is shutting down", (b"retry-after", b"1"))
+        if len(self._open) > self._limits.open_requests:
+            return refuse(503, "too many requests are open", (b"retry-after", b"1"))
         if method == "POST":
             return self._post_fault(headers)
         if headers.get(agreement.VERSION) in MODERN:
@@ -210,7 +211,6 @@ class HttpServer:
     def _heard_of_task(self, id: TaskId) -> None:
         for exchange in self._streaming:
             exchange.note_task(id)
-            self._woken[exchange] = None
 
     def left(self, exchange: HttpExchange) -> None:
         """An exchange is over."""
