@@ -5,6 +5,7 @@ python -m examples.asyncio_streams [PORT]
 
 import asyncio
 import sys
+from contextlib import suppress
 
 from examples.counter import make_service, run
 from kvmcp.core import RunBatch, ServerConnection
@@ -16,20 +17,20 @@ COUNTS: dict[str, int] = {}
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     now = asyncio.get_running_loop().time
     connection = ServerConnection(SERVICE)
-    while not connection.closed:
-        data = await reader.read(65536)
-        if data:
-            connection.receive_data(data, now())
-        else:
-            connection.receive_eof(now())
-        while commands := connection.take_commands():
-            for command in commands:
-                if isinstance(command, RunBatch):
-                    connection.complete(command.ticket, run(command.ops, COUNTS), now())
-        writer.write(connection.data_to_send())
-        await writer.drain()
+    with suppress(ConnectionError):  # A client that breaks off hurts only itself.
+        while not connection.closed:
+            data = await reader.read(65536)
+            if data:
+                connection.receive_data(data, now())
+            else:
+                connection.receive_eof(now())
+            while connection.wants_turn:
+                for command in connection.take_commands():
+                    if isinstance(command, RunBatch):
+                        connection.complete(command.ticket, run(command.ops, COUNTS), now())
+                writer.write(connection.data_to_send())
+                await writer.drain()
     writer.close()
-    await writer.wait_closed()
 
 
 async def main(port: int) -> None:

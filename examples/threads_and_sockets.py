@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 
 from examples.counter import make_service, run
 from kvmcp.core import RunBatch, ServerConnection
@@ -18,20 +19,20 @@ LOCK = threading.Lock()
 
 def serve(client: socket.socket) -> None:
     connection = ServerConnection(SERVICE)
-    with client:
+    with client, suppress(ConnectionError):  # A client that breaks off hurts only itself.
         while not connection.closed:
             data = client.recv(65536)
             if data:
                 connection.receive_data(data, time.monotonic())
             else:
                 connection.receive_eof(time.monotonic())
-            while commands := connection.take_commands():
-                for command in commands:
+            while connection.wants_turn:
+                for command in connection.take_commands():
                     if isinstance(command, RunBatch):
                         with LOCK:
                             replies = run(command.ops, COUNTS)
                         connection.complete(command.ticket, replies, time.monotonic())
-            client.sendall(connection.data_to_send())
+                client.sendall(connection.data_to_send())
 
 
 def main(port: int) -> None:

@@ -4,6 +4,7 @@ python -m examples.trio_nursery [PORT]
 """
 
 import sys
+from contextlib import suppress
 
 import trio
 
@@ -17,18 +18,18 @@ COUNTS: dict[str, int] = {}
 async def serve(stream: trio.SocketStream) -> None:
     connection = ServerConnection(SERVICE)
     async with stream:
-        while not connection.closed:
-            data = await stream.receive_some()
-            if data:
-                connection.receive_data(data, trio.current_time())
-            else:
-                connection.receive_eof(trio.current_time())
-            while commands := connection.take_commands():
-                for command in commands:
-                    if isinstance(command, RunBatch):
-                        connection.complete(command.ticket, run(command.ops, COUNTS), trio.current_time())
-            if answer := connection.data_to_send():
-                await stream.send_all(answer)
+        with suppress(trio.BrokenResourceError):  # A client that breaks off hurts only itself.
+            while not connection.closed:
+                data = await stream.receive_some()
+                if data:
+                    connection.receive_data(data, trio.current_time())
+                else:
+                    connection.receive_eof(trio.current_time())
+                while connection.wants_turn:
+                    for command in connection.take_commands():
+                        if isinstance(command, RunBatch):
+                            connection.complete(command.ticket, run(command.ops, COUNTS), trio.current_time())
+                    await stream.send_all(connection.data_to_send())
 
 
 async def main(port: int) -> None:

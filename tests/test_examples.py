@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,17 @@ def test_an_example_serves_both_eras_and_several_clients(port: int) -> None:
         assert modern.hear()["result"]["isError"] is True
         modern.socket.shutdown(socket.SHUT_WR)
         assert modern.lines.readline() == b""
+
+
+def test_a_client_that_breaks_off_hurts_only_itself(port: int) -> None:
+    for _ in range(3):
+        rude = Client(port)
+        rude.say(*initialize())
+        rude.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        rude.__exit__()
+    with Client(port) as polite:
+        polite.say(call("x", "count", MODERN_META, name="a"))
+        assert polite.hear()["result"]["structuredContent"] == {"count": 1}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

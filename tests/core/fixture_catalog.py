@@ -192,7 +192,7 @@ class Greet(Struct, frozen=True, tag=True):
         answer = answers["name"]
         assert isinstance(answer, ElicitResult)
         if isinstance(answer.content, msgspec.UnsetType):
-            return Answer(ToolResult((TextContent(f"no name: {answer.action}"),)))
+            return Answer(ToolResult((TextContent("nobody"),)))
         name = msgspec.json.decode(answer.content)["name"]
         return AskClient({"roots": ListRoots(), "word": Sample(SAMPLE)}, Conclude(name))
 

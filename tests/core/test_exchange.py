@@ -1,6 +1,8 @@
 """The life of requests, against a session: plans, batches, jobs, deadlines, and that each settles once."""
 
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from msgspec import Struct
@@ -21,6 +23,8 @@ from kvmcp.core.commands import (
 from kvmcp.core.errors import LocalProtocolError, RpcError
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Answer, AskBackend, Context, Plan, Start, ToolError
+from kvmcp.core.subscriptions import ListChanged
+from kvmcp.core.versions import LEGACY
 from kvmcp.core.wire.common import ElicitForm, PromptMessage, PromptResult, TextContent, ToolResult
 from tests.core.fixture_catalog import FORM, Get, Nothing, Put, ShowAll, arguments
 from tests.core.harness import (
@@ -30,7 +34,6 @@ from tests.core.harness import (
     codes,
     error_of,
     ids,
-    methods,
     text_of,
 )
 
@@ -372,24 +375,134 @@ def test_a_shutdown_finishes_what_was_accepted_until_the_grace_is_over() -> None
     server.start("get", {"key": "a"})
     server.start("put", {"key": "a", "value": "9"})
     server.start("job")
-    server.start("delete", {"key": "a"})
-    [asked] = server.replies()
-    assert asked["method"] == "elicitation/create"
     server.shut_down()
     server.say(server.request("tools/list"))
     assert server.connection.next_deadline() == 5.0
     server.pass_time(4.9)
     assert server.replies() == [] and server.closed() is None
     server.pass_time(0.1)
-    replies = server.replies()
-    assert methods(replies) == [None, None, None, "notifications/cancelled", None]
-    told = [error_of(reply)["code"] for reply in replies if "id" in reply]
-    assert told == ["TIMEOUT", "UNKNOWN_OUTCOME", "UNKNOWN_OUTCOME", "TIMEOUT"]
+    told = [error_of(reply)["code"] for reply in server.replies()]
+    assert told == ["TIMEOUT", "UNKNOWN_OUTCOME", "UNKNOWN_OUTCOME"]
     assert server.closed() == "the server is shutting down"
     assert isinstance(server.ran[-2], StopWork)
     server.answer_batch()
     server.answer_batch()
     assert server.replies() == []
+
+
+def test_a_shutdown_does_not_wait_for_the_client() -> None:
+    """Nothing is read any more, so no answer can come."""
+    server = Server("2025-11-25")
+    server.start("delete", {"key": "a"})
+    [asked] = server.replies()
+    assert asked["method"] == "elicitation/create"
+    server.shut_down()
+    cancelled, refused = server.replies()
+    assert cancelled["method"] == "notifications/cancelled"
+    assert error_of(refused) == {
+        "code": "SHUTTING_DOWN",
+        "message": "the server is shutting down and cannot wait for an answer",
+        "retryable": True,
+    }
+    assert server.closed() == "the server is shutting down"
+
+
+def test_a_handler_that_returns_no_plan_is_to_blame() -> None:
+    nothing: Any = None
+    server = Server("2025-11-25", catalog=plan_of(nothing))
+    assert server.error("tools/call", {"name": "it"})["code"] == INTERNAL_ERROR
+    [report] = server.reports
+    assert str(report.error) == "a handler returned NoneType, which is no plan"
+
+
+LARGE = b'"' + b"x" * 5000 + b'"'
+
+
+def asking_for_much(count: int, output_bytes: int) -> tuple[Server, list[Any]]:
+    """A server whose store has just given `count` large replies, and the ids of the requests."""
+    server = Server("2025-11-25", held=True, limits=Limits(output_bytes=output_bytes))
+    calls = [server.request("tools/call", {"name": "get", "arguments": {"key": "a"}}) for _ in range(count)]
+    server.say(*calls)
+    [batch] = server.batches
+    server.connection.complete(batch.ticket, [LARGE] * count, server.now)
+    return server, [call["id"] for call in calls]
+
+
+def pieces(server: Server) -> list[bytes]:
+    """What is written, turn by turn."""
+    written = []
+    while server.connection.wants_turn:
+        assert server.connection.take_commands() == []
+        written.append(server.connection.data_to_send())
+    return written
+
+
+def test_what_is_rendered_is_bounded_and_the_rest_waits_as_it_came() -> None:
+    server, asked = asking_for_much(10, output_bytes=12_000)
+    written = pieces(server)
+    assert len(written) > 3
+    one = max(map(len, b"".join(written).splitlines())) + 1
+    assert all(len(piece) < 12_000 + one for piece in written)
+    assert [json.loads(line)["id"] for line in b"".join(written).splitlines()] == asked
+
+
+def test_a_request_that_is_cancelled_while_its_reply_waits_is_not_answered() -> None:
+    server, asked = asking_for_much(3, output_bytes=1)
+    cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": asked[1]}}
+    server.connection.receive_data(json.dumps(cancel).encode() + b"\n", server.now)
+    written = b"".join(pieces(server))
+    assert [json.loads(line)["id"] for line in written.splitlines()] == [asked[0], asked[2]]
+
+
+def wants_turn(server: Server) -> bool:
+    return server.connection.wants_turn
+
+
+def test_a_turn_is_wanted_while_there_is_something_to_run_or_to_write(revision: str) -> None:
+    server = Server(revision)
+    connection = server.connection
+    assert not wants_turn(server)
+    connection.receive_data(b"garbage\n", server.now)
+    assert wants_turn(server)
+    connection.data_to_send()
+    assert not wants_turn(server)
+    connection.publish(ListChanged("tools"), server.now)
+    assert wants_turn(server) == (revision in LEGACY)
+    connection.data_to_send()
+    connection.receive_eof(server.now)
+    assert wants_turn(server)
+    assert [type(command) for command in connection.take_commands()] == [Close]
+    assert not wants_turn(server)
+
+
+def test_a_listen_wants_a_turn_when_something_changed() -> None:
+    server = Server("2026-07-28")
+    server.say(server.request("subscriptions/listen", {"notifications": {"toolsListChanged": True}}))
+    server.replies()
+    assert not wants_turn(server)
+    server.connection.publish(ListChanged("tools"), server.now)
+    assert wants_turn(server)
+    assert len(pieces(server)) == 1
+
+
+def test_a_batch_is_no_longer_than_its_limit() -> None:
+    server = Server("2025-11-25", held=True, limits=Limits(batch_calls=4))
+    calls = [server.request("tools/call", {"name": "get", "arguments": {"key": "a"}}) for _ in range(10)]
+    server.say(*calls)
+    assert [len(batch.ops) for batch in server.batches] == [4, 4, 2]
+    while server.batches:
+        server.answer_batch()
+    assert ids(server.replies()) == [call["id"] for call in calls]
+
+
+def test_the_grace_and_another_deadline_may_pass_at_once() -> None:
+    server, ticket = running(limits=Limits(shutdown_grace=4.0, work_timeout=5.0, backend_timeout=5.0))
+    server.held = True
+    server.start("get", {"key": "a"})
+    server.shut_down()
+    server.pass_time(100.0)
+    assert ids(server.replies()) == ["r1", "r2"]
+    assert server.stopped == [ticket] and server.closed()
 
 
 def test_an_idle_shutdown_closes_at_once() -> None:

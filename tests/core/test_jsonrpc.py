@@ -218,7 +218,7 @@ def test_a_parse_error_names_the_place_and_no_content() -> None:
         (b'{"jsonrpc":"2.0","id":null,"method":"m",', None),
         (b'{"jsonrpc":"2.0","id":7', None),
         (b'{"jsonrpc":"2.0","id":' + b"7" * 2000 + b",", None),
-        (b'{"method":"m","id":7,', None),
+        (b'{"method":"m","id":7,', b"7"),
     ],
 )
 def test_the_id_is_echoed_where_the_message_begins_with_it(line: bytes, id: bytes | None) -> None:
@@ -258,20 +258,59 @@ def test_the_id_is_echoed_where_the_message_begins_with_it(line: bytes, id: byte
         (
             b'{"jsonrpc":"2.0","id":1,"error":{"code":"x"}}',
             "error must be an object with code and message",
-            None,
+            b"1",
         ),
     ],
 )
 def test_what_is_json_but_no_message_is_an_invalid_request(
     line: bytes, problem: str, id: bytes | None
 ) -> None:
-    assert refused(line) == Malformed(RpcError(INVALID_REQUEST, problem), id)
+    is_answer = b'"error"' in line
+    assert refused(line) == Malformed(RpcError(INVALID_REQUEST, problem), id, is_answer)
 
 
 @req("envelope-one-of-result-error")
-def test_a_response_with_result_and_error_is_refused_without_an_id() -> None:
+def test_a_response_with_result_and_error_is_refused() -> None:
     line = b'{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":"x"}}'
-    assert code_and_id(line) == (INVALID_REQUEST, None)
+    assert code_and_id(line) == (INVALID_REQUEST, b"1")
+    assert refused(line).is_answer
+
+
+def test_a_frame_above_its_limit_is_refused() -> None:
+    """Its members are read one by one: what a peer adds to JSON-RPC's has a limit of its own."""
+    extra = b",".join(b'"\\u006b%d":1' % number for number in range(5000))
+    malformed = refused(
+        b'{"jsonrpc":"2.0","id":7,"method":"m","params":{"a":"' + b"a" * 99_999 + b'"},' + extra + b"}"
+    )
+    assert (
+        malformed.error.message == f"{len(extra) + 49} bytes besides params, result and error, limit is 16384"
+    )
+    assert malformed.id == b"7"
+
+
+def test_a_large_message_may_repeat_names_inside_its_params() -> None:
+    params = b'{"id":' + b'[{"id":1,"method":"m"}' * 1 + b',{"id":1}' * 20_000 + b"]}"
+    request = decoded(b'{"jsonrpc": "2.0", "id": 7, "method": "m", "params": ' + params + b"}")
+    assert isinstance(request, Request)
+    twice = b'{"jsonrpc": "2.0", "id": 7, "method": "m", "id": 8, "params": ' + params + b"}"
+    assert refused(twice).error.message == "a member of the envelope stands twice"
+
+
+@pytest.mark.parametrize(
+    ("line", "id", "is_answer"),
+    [
+        (b'{"method":"m","params":{"a":NaN},"jsonrpc":"2.0","id":7}', b"7", False),
+        (b'{"method":"m","params":{"a":"\xff"},"jsonrpc":"2.0","id":"x"}', b'"x"', False),
+        (b'{"result":{"a":NaN},"jsonrpc":"2.0","id":7}', b"7", True),
+        (b'{"jsonrpc":"2.0","id":7,"error":{"a":NaN}}', b"7", True),
+        (b'{"params":{"a":NaN},"id":7}', None, False),
+        (b'{"other":NaN,"jsonrpc":"2.0","id":7}', None, False),
+    ],
+)
+def test_the_id_is_found_where_the_sdks_write_it(line: bytes, id: bytes | None, is_answer: bool) -> None:
+    """Whichever side's it is: `is_answer` says that it is one of ours, which is never echoed."""
+    malformed = refused(line)
+    assert (malformed.id, malformed.is_answer) == (id, is_answer)
 
 
 def test_a_message_whose_length_is_that_of_a_request_with_an_empty_method() -> None:

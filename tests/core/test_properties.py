@@ -187,7 +187,7 @@ def survives(revision: str, data: bytes) -> None:
     server.still_serves()
 
 
-@req("bounds-any-bytes")
+@req("bounds-any-bytes", "stdio-only-messages", "error-no-invented-codes")
 @given(revisions, st.binary(max_size=300))
 def test_any_bytes(revision: str, data: bytes) -> None:
     survives(revision, data)
@@ -200,7 +200,11 @@ def test_valid_messages_with_a_few_changes(data: st.DataObject, revision: str) -
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )

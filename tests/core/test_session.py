@@ -430,6 +430,16 @@ def test_progress_only_grows_and_ends_with_the_request(revision: str, token: Jso
     assert server.replies() == []
 
 
+@pytest.mark.parametrize("total", [float("nan"), float("inf")])
+def test_a_total_that_json_cannot_say_is_left_out(total: float) -> None:
+    server = Server("2025-11-25")
+    server.start("job", meta={"progressToken": 1})
+    [ticket] = server.jobs
+    server.tell(ticket, Progress(1, total))
+    [told] = server.replies()
+    assert told["params"] == {"progressToken": 1, "progress": 1}
+
+
 @req("progress-opt-in")
 def test_without_a_token_no_progress_is_told(revision: str) -> None:
     server = Server(revision)

@@ -420,6 +420,7 @@ def test_over_a_stream_tasks_are_the_connections_own() -> None:
     id = created["taskId"]
     server.ask("tools/call", {"name": "asks"})
     [ticket] = server.jobs
+    assert not server.connection.wants_turn
     assert ticket > FIRST_TICKET and server.connection.next_deadline() == 2700.0
     server.tell(ticket, Ask({"sure": SURE}))
     assert server.ask("tasks/get", {"taskId": id})["result"]["status"] == "input_required"

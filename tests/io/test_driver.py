@@ -1,5 +1,6 @@
 """The driver on both loops: turns, order, backpressure, jobs, stopping. The transport delivers single bytes."""
 
+import asyncio
 import json
 import logging
 import time
@@ -9,6 +10,7 @@ import anyio
 import pytest
 from msgspec import Struct
 
+from kvmcp.backends.base import Ops, Replies
 from kvmcp.backends.memory import MemoryBackend
 from kvmcp.core.wire.common import ElicitForm, ElicitResult
 from kvmcp.io.work import RequestFailed, ToolFailed, Work
@@ -126,6 +128,44 @@ async def test_a_client_that_does_not_read_is_not_read_from() -> None:
         await _settled()
         assert client.reads <= 2
         assert [(await client.hear())["id"] for _ in range(50)] == list(range(50))
+
+
+class ShortBackend(SlowBackend):
+    """A store with a bug: it forgets a reply."""
+
+    def __init__(self, *, at_once: bool) -> None:
+        super().__init__()
+        self._at_once = at_once
+
+    def execute_now(self, batch: Ops) -> Replies | None:
+        return [] if self._at_once else None
+
+    async def execute(self, batch: Ops) -> Replies:
+        return []
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_store_that_forgets_replies_is_reported_and_survived(
+    at_once: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(make_server(ShortBackend(at_once=at_once)), MemoryTransport()) as client:
+        client.say(*initialize(), call(1, "redis_get", key="a"))
+        await client.hear()
+        assert (await client.hear())["result"]["structuredContent"]["error"]["code"] == "TIMEOUT"
+        client.say(ping(3))
+        assert (await client.hear())["id"] == 3
+    assert "0 replies to 1 operations" in caplog.text
+
+
+async def test_large_answers_leave_piece_by_piece() -> None:
+    server = make_server(output_bytes=20_000)
+    async with serving(server, MemoryTransport(piece=65536, room=0, most=65536)) as client:
+        client.say(call("set", "redis_set", MODERN_META, key="a", value="x" * 5000))
+        await client.hear()
+        client.say(b"".join(_line(call(n, "redis_get", MODERN_META, key="a")) for n in range(100)))
+        assert [(await client.hear())["id"] for _ in range(100)] == list(range(100))
+        client.say(ping("then"))
+        assert (await client.hear())["id"] == "then"
 
 
 # --- jobs ---
@@ -247,6 +287,61 @@ async def test_failures_of_a_coroutine(caplog: pytest.LogCaptureFixture) -> None
         assert answers["bug"]["error"]["code"] == -32603
         assert "secret detail" not in str(answers["bug"])
     assert "secret detail" in caplog.text
+
+
+async def test_a_stray_cancellation_fails_its_job_alone(
+    anyio_backend_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Awaiting a cancelled asyncio task raises CancelledError, as client libraries do now and then."""
+    server = make_server()
+
+    @server.tool(description="Awaits what was cancelled.")
+    async def stray(arguments: NoArguments, work: Work) -> None:
+        if anyio_backend_name == "trio":
+            raise RuntimeError("trio has no such thing")
+        task = asyncio.get_running_loop().create_future()
+        task.cancel()
+        await task
+
+    async with serving(server, MemoryTransport()) as client:
+        client.say(*initialize(), call(1, "stray"))
+        await client.hear()
+        assert (await client.hear())["error"]["code"] == -32603
+        client.say(ping(2))
+        assert (await client.hear())["id"] == 2
+    assert "a tool's coroutine" in caplog.text
+
+
+async def test_what_json_cannot_say_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    server = make_server()
+
+    @server.tool(description="Divides by nothing.")
+    async def ratio(arguments: NoArguments, work: Work) -> dict[str, object]:
+        return {"ratios": [1.0, float("nan")]}
+
+    async with serving(server, MemoryTransport()) as client:
+        client.say(*initialize(), call(1, "ratio"))
+        await client.hear()
+        assert (await client.hear())["error"]["code"] == -32603
+    assert "nan is no JSON number" in caplog.text
+
+
+async def test_a_coroutine_asks_one_thing_at_a_time(caplog: pytest.LogCaptureFixture) -> None:
+    server = make_server()
+
+    @server.tool(description="Asks twice at once.")
+    async def impatient(arguments: NoArguments, work: Work) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work.ask, {"first": FORM})
+            tasks.start_soon(work.ask, {"second": FORM})
+
+    async with serving(server, MemoryTransport()) as client:
+        client.say(*initialize(elicitation={}), call(1, "impatient"))
+        heard = [await client.hear() for _ in range(4)]
+        assert [message.get("method", message.get("id")) for message in heard] == [
+            "init", "elicitation/create", "notifications/cancelled", 1,
+        ]  # fmt: skip
+    assert "one question at a time" in caplog.text
 
 
 # --- changes ---

@@ -10,7 +10,17 @@ from trio.testing import MockClock
 
 from kvmcp.core.limits import Limits
 from kvmcp.io.driver import FLUSH_GRACE
-from tests.io.support import MemoryTransport, SlowBackend, call, initialize, make_server, ping
+from kvmcp.io.work import Work
+from tests.io.support import (
+    MODERN_META,
+    MemoryTransport,
+    NoArguments,
+    SlowBackend,
+    call,
+    initialize,
+    make_server,
+    ping,
+)
 from tests.io.test_driver import with_tools
 
 pytestmark = pytest.mark.trio
@@ -97,6 +107,30 @@ async def test_a_job_given_up_while_it_writes_leaves_no_half_message(autojump_cl
             await trio.sleep(60)
             assert (await client.hear())["method"] == "notifications/progress"
             assert (await client.hear())["result"]["structuredContent"]["error"]["code"] == "UNKNOWN_OUTCOME"
+            nursery.cancel_scope.cancel()
+
+
+async def test_deadlines_pass_though_the_client_does_not_read(autojump_clock: MockClock) -> None:
+    server, ended = make_server(work_timeout=10.0), []
+
+    @server.tool(description="Sleeps until it is stopped.")
+    async def sleeper(arguments: NoArguments, work: Work) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(round(trio.current_time() - started))
+
+    with closing(MemoryTransport(piece=65536, room=0)) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve, client)
+            client.say(call(1, "sleeper", MODERN_META))
+            started = trio.current_time()
+            await trio.sleep(2)
+            client.say(call(2, "sleeper", MODERN_META))
+            await trio.sleep(2)
+            client.say(call(3, "sleeper", MODERN_META))
+            await trio.sleep(20)
+            assert ended == [10, 12, 14]
             nursery.cancel_scope.cancel()
 
 

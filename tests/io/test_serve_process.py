@@ -58,8 +58,14 @@ class Process:
 
 
 @pytest.fixture(params=["asyncio", "trio"])
-def server(request: pytest.FixtureRequest) -> Iterator[Process]:
-    process = Process(request.param)
+def loop(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def server(loop: str) -> Iterator[Process]:
+    process = Process(loop)
     yield process
     if process.child.poll() is None:
         process.child.kill()
@@ -86,6 +92,39 @@ def test_accepted_requests_are_answered_after_the_end_of_input(server: Process) 
     out, errors = server.child.communicate(timeout=SETTLE)
     assert [json.loads(line)["id"] for line in out.splitlines()] == list(range(500))
     assert (server.child.returncode, errors) == (0, b"")
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3])
+def test_a_signal_while_it_starts_ends_it_quietly(loop: str, moment: float) -> None:
+    """Python needs a moment before any code of ours runs; until then it dies of the signal, as any program does."""
+    server = Process(loop)
+    time.sleep(moment)
+    server.child.send_signal(signal.SIGTERM)
+    status, errors = server.end()
+    assert status in (0, -signal.SIGTERM)
+    assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_the_end_changes_nothing(server: Process, number: signal.Signals) -> None:
+    server.say(ping(1))
+    server.hear()
+    assert server.child.stdin is not None
+    server.child.stdin.close()
+    server.child.stdin = None
+    for _ in range(5):
+        server.child.send_signal(number)
+        time.sleep(0.005)
+    assert server.child.wait(timeout=SETTLE) == 0
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_descriptors_are_an_empty_input_and_no_output(loop: str, closed: str) -> None:
+    command = f"{sys.executable} -m kvmcp serve --loop {loop} {closed}"
+    run = subprocess.run(
+        ["sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, timeout=SETTLE, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -129,6 +168,27 @@ def test_a_client_that_never_reads_is_not_read_from(server: Process) -> None:
     assert server.rss() - before < 16 * 1024 * 1024
     assert server.child.stdout is not None
     server.child.kill()
+
+
+def test_much_asked_and_nothing_read_costs_bounded_memory(server: Process) -> None:
+    """62 kB of requests for a value of 1 MB: the answers would take 1.2 GB."""
+    server.say(call("set", "redis_set", MODERN_META, key="k", value="x" * 1_000_000))
+    server.hear()
+    before = server.rss()
+    server.say(b"".join(_line(call(number, "redis_get", MODERN_META, key="k")) for number in range(250)))
+    _wait_until_idle(server)
+    assert server.rss() - before < 64 * 1024 * 1024
+    assert [server.hear()["id"] for _ in range(250)] == list(range(250))
+    assert server.end() == (0, b"")
+
+
+def _wait_until_idle(server: Process) -> None:
+    """Until it has used no processor for a while."""
+    used, since = _cpu(server), time.monotonic()
+    while time.monotonic() - since < 0.3:
+        time.sleep(0.02)
+        if _cpu(server) != used:
+            used, since = _cpu(server), time.monotonic()
 
 
 def _fill(server: Process, data: bytes) -> int:

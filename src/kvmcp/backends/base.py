@@ -6,7 +6,6 @@ from typing import Protocol, TypeAlias
 
 from kvmcp.backends.ops import Event, NsKey, Op, Reply
 
-
 Ops: TypeAlias = Sequence[Op]
 """A batch."""
 

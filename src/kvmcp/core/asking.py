@@ -51,8 +51,6 @@ _DECODE_ANSWER: Final[Mapping[type[ClientRequest], Callable[[Raw], ClientAnswer]
 MULTI_ROUND: Final = ("tools/call", "resources/read", "prompts/get")
 """The methods whose handlers may ask the client."""
 
-CLIENT_GONE: Final = ToolError("CLIENT_GONE", "the client is gone and cannot answer")
-
 _decode_requests = msgspec.json.Decoder(dict[str, ClientRequest]).decode
 
 
@@ -93,7 +91,7 @@ class ClientAsking:
         self._sent: dict[Id, tuple[Exchange, str]] = {}
         self._count = 0
         self._id = b'"' + name.encode() + b'-%d"' if name else b"%d"
-        self._client_gone = False
+        self._unanswered: ToolError | None = None
 
     def ask(self, exchange: Exchange, requests: Mapping[str, ClientRequest]) -> None:
         """Ask what the client can answer; refuse the request where that is nothing."""
@@ -111,16 +109,16 @@ class ClientAsking:
             self._refuse(exchange, requests)
         elif isinstance(exchange.dialect, ModernDialect):
             self._use_given(exchange, questions)
-        elif self._client_gone:
-            self._exchanges.drop(exchange, CLIENT_GONE)
+        elif self._unanswered is not None:
+            self._exchanges.drop(exchange, self._unanswered)
         else:
             self._send(exchange, questions)
 
-    def lose_client(self) -> None:
+    def lose_client(self, problem: ToolError) -> None:
         """The client will answer nothing more: neither what it was asked nor what it would be asked."""
-        self._client_gone = True
+        self._unanswered = problem
         for exchange in [e for e in self._exchanges.open.values() if e.phase is Phase.WAITING_FOR_CLIENT]:
-            self._exchanges.drop(exchange, CLIENT_GONE)
+            self._exchanges.drop(exchange, problem)
 
     def forget(self, exchange: Exchange) -> None:
         """Nobody waits for the answers any more: tell the client, and drop them when they come."""

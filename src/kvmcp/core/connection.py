@@ -12,11 +12,12 @@ from kvmcp.core.subscriptions import Event
 class ServerConnection:
     """The server's side of a stream.
 
-    Feed it bytes and outcomes; after each input run `take_commands`, then write `data_to_send`:
+    Feed it bytes and outcomes; after each input run `take_commands` and write `data_to_send`, in turns:
 
         connection.receive_data(data, now)
-        for command in connection.take_commands(): ...
-        write(connection.data_to_send())
+        while connection.wants_turn:
+            for command in connection.take_commands(): ...
+            write(connection.data_to_send())
     """
 
     def __init__(self, service: Service, caller: Caller | None = None) -> None:
@@ -74,6 +75,11 @@ class ServerConnection:
     def data_to_send(self) -> bytes:
         """All that is to be written, rendered now, in one piece; each message is one line."""
         return join_lines(self._session.take_messages())
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether `take_commands` or `data_to_send` has something to give: go on until neither has."""
+        return self._session.wants_turn
 
     def next_deadline(self) -> float | None:
         """The earliest moment at which `handle_timeout` has something to do."""

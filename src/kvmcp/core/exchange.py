@@ -10,6 +10,7 @@ later finds it settled and is dropped. Knows plans, tickets and time; neither me
 place where the eras differ: how a client is asked.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from itertools import islice
@@ -54,6 +55,9 @@ _encode = msgspec.json.Encoder().encode
 
 TIMEOUT: Final = "TIMEOUT"
 UNKNOWN_OUTCOME: Final = "UNKNOWN_OUTCOME"
+
+_LARGE: Final = 2048
+"""Answers up to this size are not counted against `Limits.output_bytes`: `pending_calls` bounds them well enough."""
 
 INTERNAL: Final = RpcError(INTERNAL_ERROR, "internal error; the server's log says more")
 
@@ -155,6 +159,9 @@ class Exchanges:
         self._slow: dict[Ticket, Exchange] = {}
         self._first_ticket = self._tickets = first_ticket
         self._calls_out = 0
+        self.rendered = 0
+        """Bytes of large answers that were not taken yet."""
+        self._replied: deque[tuple[Exchange, tuple[object, ...]]] = deque()
 
     # --- beginning and going on ---
 
@@ -172,7 +179,7 @@ class Exchanges:
         """Run a request's handler and carry out what it plans."""
         if exchange.id in self.open and self._is_taken(exchange):
             return
-        self._run(exchange, handler, *arguments)
+        self._run(exchange, handler, arguments)
 
     def _is_taken(self, exchange: Exchange) -> bool:
         if exchange.id not in self.open:
@@ -180,7 +187,7 @@ class Exchanges:
         self.refuse(exchange, RpcError(INVALID_REQUEST, "a request with this id is still in flight"))
         return True
 
-    def _run(self, exchange: Exchange, handler: Callable[..., Plan], *arguments: object) -> None:
+    def _run(self, exchange: Exchange, handler: Callable[..., Plan], arguments: tuple[object, ...]) -> None:
         """Run a handler and carry out its plan: the one boundary where its exception becomes an answer."""
         try:
             plan = handler(*arguments)
@@ -212,7 +219,7 @@ class Exchanges:
             self.deadlines.clear(exchange.ticket)  # It was for the client, not for what comes next.
         then = exchange.client_then
         assert then is not None, "an exchange that waits for the client has a continuation"
-        self._run(exchange, then.resume, questions.answers, exchange.context)
+        self._run(exchange, then.resume, (questions.answers, exchange.context))
 
     def _ask_backend(self, exchange: Exchange, plan: AskBackend) -> None:
         exchange.phase = _WAITING_FOR_BACKEND
@@ -230,7 +237,10 @@ class Exchanges:
         self.open[exchange.id] = exchange
         self.asking.ask(exchange, plan.requests)
 
-    def _start(self, exchange: Exchange, plan: Start) -> None:
+    def _start(self, exchange: Exchange, plan: object) -> None:
+        if not isinstance(plan, Start):  # Handlers of users without a type checker return what they like.
+            self.blame(exchange, TypeError(f"a handler returned {type(plan).__name__}, which is no plan"))
+            return
         if exchange.as_task:
             self.start_task(exchange, plan.job)
             return
@@ -262,24 +272,33 @@ class Exchanges:
 
     def take_commands(self) -> list[Command]:
         """What is to be done, each exactly once; all operations due go into one batch."""
+        if self._replied:
+            self._resume_replied()
         commands = self.commands
         self.commands = []
         if self._waiting:
             commands.append(self._take_batch())
         return commands
 
+    @property
+    def wants_turn(self) -> bool:
+        """Whether there are commands to take, or replies that wait for what was rendered to leave."""
+        return bool(self.commands or self._waiting or self._replied)
+
     def _take_batch(self) -> RunBatch:
-        ticket, ops = self.mint(), self._ops
-        self._batches[ticket] = _Batch(self._waiting, self._counts, len(ops))
-        self._calls_out += len(self._waiting)
+        ticket, ops, limit = self.mint(), self._ops, self._limits.batch_calls
+        waiting, counts = self._waiting, self._counts
+        size = len(ops) if len(waiting) <= limit else sum(counts[:limit])
+        self._batches[ticket] = _Batch(waiting[:limit], counts[:limit], size)
+        self._calls_out += len(waiting[:limit])
         self.deadlines.set(ticket, self.now + self._limits.backend_timeout)
-        self._ops, self._waiting, self._counts = [], [], []
-        return RunBatch(ticket, ops)
+        self._ops, self._waiting, self._counts = ops[size:], waiting[limit:], counts[limit:]
+        return RunBatch(ticket, ops[:size])
 
     @property
     def calls_out(self) -> int:
         """Requests whose operations the backend has, or is about to get."""
-        return self._calls_out + len(self._waiting)
+        return self._calls_out + len(self._waiting) + len(self._replied)
 
     def complete(self, ticket: Ticket, outcome: object) -> None:
         """Raises LocalProtocolError for a ticket that was never given, or an outcome that does not fit it."""
@@ -314,11 +333,22 @@ class Exchanges:
         replies = iter(cast(Sequence[object], outcome))
         for exchange, count in zip(batch.exchanges, batch.counts, strict=True):
             own = (next(replies),) if count == 1 else tuple(islice(replies, count))
-            if exchange.phase is _SETTLED:
-                continue
-            then = exchange.backend_then
-            assert then is not None, "an exchange that waits for the backend has a continuation"
-            self._run(exchange, then.resume, own, exchange.context)
+            if self._replied or self.rendered >= self._limits.output_bytes:
+                self._replied.append((exchange, own))
+            else:
+                self._resume_backend(exchange, own)
+
+    def _resume_replied(self) -> None:
+        """Render replies that had to wait, as far as there is room."""
+        while self._replied and self.rendered < self._limits.output_bytes:
+            self._resume_backend(*self._replied.popleft())
+
+    def _resume_backend(self, exchange: Exchange, replies: tuple[object, ...]) -> None:
+        if exchange.phase is _SETTLED:
+            return
+        then = exchange.backend_then
+        assert then is not None, "an exchange that waits for the backend has a continuation"
+        self._run(exchange, then.resume, (replies, exchange.context))
 
     def _close_batch(self, ticket: Ticket, batch: _Batch) -> None:
         del self._batches[ticket]
@@ -368,6 +398,8 @@ class Exchanges:
             self.deadlines.clear(exchange.ticket)
         if message is not None:
             self._out.append(message)
+            if len(message) > _LARGE:
+                self.rendered += len(message)
 
     def stop(self, exchange: Exchange, message: bytes | None) -> None:
         """Settle an exchange from outside: its work and its questions are not needed any more."""
@@ -405,8 +437,8 @@ class Exchanges:
         batch = self._batches.get(ticket)
         if batch is not None:
             self._give_up_batch(batch, "the store did not answer in time")
-        else:
-            slow = self._slow[ticket]  # Whatever takes an exchange out of it clears the deadline, too.
+        # None where the end of the grace, due at the same moment, has settled it just now.
+        elif (slow := self._slow.get(ticket)) is not None:
             late = "the client" if slow.phase is Phase.WAITING_FOR_CLIENT else "the work"
             self.give_up(slow, f"{late} took too long")
 

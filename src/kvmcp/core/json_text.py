@@ -5,6 +5,7 @@ Knows bytes. The text is well-formed JSON unless a function says otherwise.
 
 import math
 import re
+from itertools import accumulate
 from typing import Final, Literal, TypeAlias
 
 from msgspec import Raw
@@ -26,8 +27,18 @@ _RAISED: Final = re.compile(rb"[eE]\+?[0-9]{3}")
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(-?[0-9][0-9.eE+-]*+)', re.DOTALL)
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_STEPS: Final = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
-_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _STEPS)
+_BRACKETS: Final = b"[]{}"
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_SLICE: Final = 65536
+"""Brackets that are looked at together: a deep text is refused after its first slice."""
+
+
+def _all_but(kept: bytes) -> bytes:
+    return bytes(byte for byte in range(256) if byte not in kept)
+
+
+_NO_BRACKETS: Final = _all_but(_BRACKETS)
+_NO_PUNCTUATION: Final = _all_but(_BRACKETS + b",")
 
 
 def kind(raw: bytes | Raw) -> Kind:
@@ -66,12 +77,34 @@ def _is_finite(number: bytes) -> bool:
 
 
 def too_deep(raw: bytes, limit: int) -> bool:
-    """Whether arrays and objects nest deeper than `limit`. Any bytes; linear."""
+    """Whether arrays and objects nest deeper than `limit`. Any bytes; linear; most texts cost two counts."""
     if raw.count(b"{") + raw.count(b"[") <= limit:
         return False
+    brackets = _STRINGS.sub(b"", raw).translate(_STEPS, _NO_BRACKETS)
     depth = 0
-    for bracket in _STRINGS.sub(b"", raw).translate(None, _NO_BRACKETS):
-        depth += _STEPS[bracket]
-        if depth > limit:
+    for start in range(0, len(brackets), _SLICE):
+        steps = memoryview(brackets)[start : start + _SLICE].cast("b")
+        levels = list(accumulate(steps, initial=depth))
+        if max(levels) > limit:
             return True
+        depth = levels[-1]
+    return False
+
+
+def has_more_items(line: bytes, limit: int) -> bool:
+    """Whether an array has more than `limit` items. Counts before anything is built: an item costs two bytes
+    on the wire and a hundred in memory.
+    """
+    if line.count(b",") < limit:
+        return False
+    depth = commas = 0
+    for token in _STRINGS.sub(b"", line).translate(None, _NO_PUNCTUATION):
+        if token in b"[{":
+            depth += 1
+        elif token in b"]}":
+            depth -= 1
+        elif depth == 1:
+            commas += 1
+            if commas >= limit:
+                return True
     return False

@@ -6,13 +6,13 @@ everything else is looked at again, slowly, to say what is wrong and to find the
 """
 
 import re
-from itertools import accumulate
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
 
 from kvmcp.core.errors import INVALID_REQUEST, PARSE_ERROR, RpcError
+from kvmcp.core.json_text import has_more_items, too_deep
 from kvmcp.core.limits import Limits
 
 Id: TypeAlias = bytes
@@ -53,10 +53,12 @@ class Batch(Struct, frozen=True, gc=False):
 
 
 class Malformed(Struct, frozen=True, gc=False):
-    """Not a message; `error` says why, `id` is that of the request where it could be read."""
+    """Not a message; `error` says why, `id` is its id where that could be read."""
 
     error: RpcError
     id: Id | None = None
+    is_answer: bool = False
+    """Whether it was to be an answer: the id is then one of ours, and must not be echoed."""
 
 
 Message: TypeAlias = Request | Notification | Response | ErrorResponse | Batch | Malformed
@@ -96,10 +98,18 @@ _REQUEST_BYTES: Final = len('{"jsonrpc":"2.0","id":,"method":"","params":}')
 has no other member, and no member twice."""
 
 _NAMES: Final = (b'"jsonrpc"', b'"id"', b'"method"', b'"params"', b'"result"', b'"error"')
-_HEAD: Final = re.compile(
-    rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(-?[0-9]+|"(?:[^"\\\x00-\x1f]|\\.)*")\s*,'
-)
-"""The id, where a message begins with it as all SDKs write it: readable although the rest is not."""
+_ID: Final = rb'"id"\s*:\s*(-?[0-9]+|"(?:[^"\\\x00-\x1f]|\\.)*")\s*'
+_VERSION: Final = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
+_BODY: Final = rb'"(method|params|result|error)"'
+_HEAD: Final = re.compile(rb"\s*\{\s*(?:%b,\s*)?%b,\s*(?:%b,\s*)?%b" % (_VERSION, _ID, _VERSION, _BODY))
+_METHOD_FIRST: Final = re.compile(rb'\s*\{\s*"method"\s*:\s*"[^"\\]*"\s*,\s*' + _ID + rb"[,}]")
+_BEGINNING: Final = re.compile(rb"\s*\{\s*" + _BODY)
+_TAIL: Final = re.compile(rb"%b,\s*%b\}\s*\Z" % (_VERSION, _ID))
+"""Where the SDKs write a message's id: readable although the rest is not."""
+_FRAME_BYTES: Final = 16 * 1024
+"""A message without params, result and error: an id, a method and what else a peer adds need far less."""
+_EDGE: Final = 2048
+"""Bytes at either end of a message in which the id is looked for; `Limits.id_bytes` fits."""
 
 
 def decode(line: bytes, limits: Limits) -> Message:
@@ -118,7 +128,7 @@ def decode(line: bytes, limits: Limits) -> Message:
         return _decode_other(line, envelope, limits)
     if not line.isascii() and not _is_utf8(line):
         return _explain(line, limits)
-    if length > 2 * limits.nesting_depth and _too_deep(line, limits.nesting_depth):
+    if length > 2 * limits.nesting_depth and too_deep(line, limits.nesting_depth):
         return Malformed(_depth_error(limits), _read_id(bytes(id), limits))
     text = bytes(id)
     if not (text.isdigit() and len(text) <= limits.id_bytes):
@@ -139,7 +149,7 @@ def decode_batch(batch: Batch, limits: Limits) -> list[Message]:
 def oversized(head: bytes, seen: int, limits: Limits) -> Malformed:
     """What a message above the size limit is. `head` is its beginning, `seen` how many bytes had arrived."""
     problem = f"message of at least {seen} bytes, limit is {limits.message_bytes}"
-    return Malformed(RpcError(INVALID_REQUEST, problem), _id_in_head(head, limits))
+    return _malformed_at_edge(RpcError(INVALID_REQUEST, problem), head, limits)
 
 
 # --- writing ---
@@ -176,7 +186,7 @@ def read_id(raw: Raw, limits: Limits) -> Id | None:
 
 def _decode_other(line: bytes, envelope: _Envelope, limits: Limits) -> Message:
     """A message that is no compact request: checked member by member."""
-    fault = _text_fault(line, limits)
+    fault = _text_fault(line, envelope, limits)
     if fault is not None:
         return fault
     has_id = len(envelope.id) > 0
@@ -193,8 +203,7 @@ def _decode_other(line: bytes, envelope: _Envelope, limits: Limits) -> Message:
         return Notification(envelope.method, params) if id is None else Request(id, envelope.method, params)
     if answered != 1:
         problem = "a message needs a method, or exactly one of result and error"
-        # The id of an answer is one of ours: echoing it could settle an unrelated request of the peer.
-        return Malformed(RpcError(INVALID_REQUEST, problem), None if answered else id)
+        return Malformed(RpcError(INVALID_REQUEST, problem), id, answered > 0)
     if len(envelope.error):
         return _error_response(id, envelope)
     if id is None:
@@ -211,18 +220,34 @@ def _error_response(id: Id | None, envelope: _Envelope) -> ErrorResponse | Malfo
     try:
         return ErrorResponse(id, _decode_error(envelope.error))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Malformed(RpcError(INVALID_REQUEST, "error must be an object with code and message"))
+        problem = "error must be an object with code and message"
+        return Malformed(RpcError(INVALID_REQUEST, problem), id, is_answer=True)
 
 
-def _text_fault(line: bytes, limits: Limits) -> Malformed | None:
+def _text_fault(line: bytes, envelope: _Envelope, limits: Limits) -> Malformed | None:
     """What makes well-formed JSON unacceptable: encoding, depth, a member that stands twice."""
     if not line.isascii() and not _is_utf8(line):
-        return Malformed(RpcError(PARSE_ERROR, "a message must be UTF-8"), _id_in_head(line, limits))
-    if _too_deep(line, limits.nesting_depth):
-        return Malformed(_depth_error(limits), _id_in_members(line, limits))
-    if _has_duplicates(line):
+        return _malformed(RpcError(PARSE_ERROR, "a message must be UTF-8"), line, limits)
+    if too_deep(line, limits.nesting_depth):
+        return _malformed(_depth_error(limits), line, limits)
+    frame = _frame(line, envelope)
+    if len(frame) > _FRAME_BYTES:
+        problem = f"{len(frame)} bytes besides params, result and error, limit is {_FRAME_BYTES}"
+        return _malformed(RpcError(INVALID_REQUEST, problem), line, limits)
+    if _has_duplicates(frame):
         return Malformed(RpcError(INVALID_REQUEST, "a member of the envelope stands twice"))
     return None
+
+
+def _frame(line: bytes, envelope: _Envelope) -> bytes:
+    """The message without its large parts: what is left is read token by token."""
+    for part in (envelope.params, envelope.result, envelope.error):
+        text = bytes(part)
+        # An object's text holds whole strings, so that taking it out, wherever it stands first, leaves the
+        # others whole.
+        if text.startswith(b"{"):
+            line = line.replace(text, b"0", 1)
+    return line
 
 
 def _explain(line: bytes, limits: Limits) -> Message:
@@ -233,29 +258,26 @@ def _explain(line: bytes, limits: Limits) -> Message:
     try:
         _check_json(line)
     except (msgspec.DecodeError, RecursionError) as error:
-        return Malformed(
-            RpcError(PARSE_ERROR, f"not JSON: {_reason(error, line)}"), _id_in_head(line, limits)
-        )
+        return _malformed(RpcError(PARSE_ERROR, f"not JSON: {_reason(error, line)}"), line, limits)
     try:
         members = _decode_members(line)
     except msgspec.ValidationError:
         return _explain_no_object(line, limits)
-    id = _read_id(bytes(members.id), limits) if len(members.id) else None
-    if bytes(members.jsonrpc) != b'"2.0"':
-        return Malformed(RpcError(INVALID_REQUEST, 'jsonrpc must be "2.0"'), id)
-    return Malformed(RpcError(INVALID_REQUEST, "method must be a string"), id)
+    versioned = bytes(members.jsonrpc) == b'"2.0"'
+    problem = "method must be a string" if versioned else 'jsonrpc must be "2.0"'
+    return _malformed(RpcError(INVALID_REQUEST, problem), line, limits)
 
 
 def _text_fault_of_unread(line: bytes, limits: Limits) -> Malformed | None:
     if not _is_utf8(line):
-        return Malformed(RpcError(PARSE_ERROR, "a message must be UTF-8"), _id_in_head(line, limits))
-    if _too_deep(line, limits.nesting_depth):
-        return Malformed(_depth_error(limits), _id_in_head(line, limits))
+        return _malformed(RpcError(PARSE_ERROR, "a message must be UTF-8"), line, limits)
+    if too_deep(line, limits.nesting_depth):
+        return _malformed(_depth_error(limits), line, limits)
     return None
 
 
 def _explain_no_object(line: bytes, limits: Limits) -> Batch | Malformed:
-    if _has_more_items(line, limits.batch_messages):
+    if has_more_items(line, limits.batch_messages):
         problem = f"a batch of more than {limits.batch_messages} messages, which is the limit"
         return Malformed(RpcError(INVALID_REQUEST, problem))
     try:
@@ -283,62 +305,12 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-_BRACKETS: Final = b"[]{}"
-_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _BRACKETS)
-_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-_SLICE: Final = 65536
-
-
-def _too_deep(line: bytes, limit: int) -> bool:
-    """Whether arrays and objects nest deeper than `limit`. Linear; most messages cost two counts."""
-    if line.count(b"{") + line.count(b"[") <= limit:
-        return False
-    brackets = _STRINGS.sub(b"", line).translate(_STEPS, _NO_BRACKETS)
-    depth = 0
-    for start in range(0, len(brackets), _SLICE):
-        steps = memoryview(brackets)[start : start + _SLICE].cast("b")
-        levels = list(accumulate(steps, initial=depth))
-        if max(levels) > limit:
-            return True
-        depth = levels[-1]
-    return False
-
-
-def _has_duplicates(line: bytes) -> bool:
+def _has_duplicates(frame: bytes) -> bool:
     """Whether a member of the envelope stands twice: parsers disagree on which one counts."""
-    if b"\\u" not in line and all(line.count(name) <= 1 for name in _NAMES):
+    if b"\\u" not in frame and all(frame.count(name) <= 1 for name in _NAMES):
         return False
-    seen: list[str] = []
-    for match in _top_level_names(line):
-        name = _decode_text(match)
-        if name in seen:
-            return True
-        seen.append(name)
-    return False
-
-
-_PUNCTUATION: Final = b",[]{}"
-_NO_PUNCTUATION: Final = bytes(byte for byte in range(256) if byte not in _PUNCTUATION)
-
-
-def _has_more_items(line: bytes, limit: int) -> bool:
-    """Whether an array has more than `limit` items. Counts before anything is built: an item costs two bytes
-    on the wire and a hundred in memory.
-    """
-    if line.count(b",") < limit:
-        return False
-    depth = commas = 0
-    for token in _STRINGS.sub(b"", line).translate(None, _NO_PUNCTUATION):
-        if token in b"[{":
-            depth += 1
-        elif token in b"]}":
-            depth -= 1
-        elif depth == 1:
-            commas += 1
-            if commas >= limit:
-                return True
-    return False
+    names = [_decode_text(name) for name in _top_level_names(frame)]
+    return any(names.count(known) > 1 for known in _Envelope.__struct_fields__)
 
 
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}:]', re.DOTALL)
@@ -362,14 +334,27 @@ def _top_level_names(line: bytes) -> list[bytes]:
     return names
 
 
-def _id_in_members(line: bytes, limits: Limits) -> Id | None:
-    members = _decode_members(line)
-    return _read_id(bytes(members.id), limits) if len(members.id) else None
+def _malformed(error: RpcError, line: bytes, limits: Limits) -> Malformed:
+    """With the id of the message, so that nobody need wait for it in vain."""
+    try:
+        members = _decode_members(line)
+    except (msgspec.DecodeError, RecursionError):
+        return _malformed_at_edge(error, line, limits)
+    is_answer = not len(members.method) and (len(members.result) > 0 or len(members.error) > 0)
+    return Malformed(error, _read_id(bytes(members.id), limits), is_answer)
 
 
-def _id_in_head(line: bytes, limits: Limits) -> Id | None:
-    match = _HEAD.match(line)
-    return _read_id(match[1], limits) if match else None
+def _malformed_at_edge(error: RpcError, line: bytes, limits: Limits) -> Malformed:
+    """For text that is no JSON, or only the beginning of it."""
+    if match := _HEAD.match(line, 0, _EDGE):
+        id, body = match.groups()
+    elif match := _METHOD_FIRST.match(line, 0, _EDGE):
+        id, body = match[1], b"method"
+    elif (beginning := _BEGINNING.match(line)) and (tail := _TAIL.search(line, max(0, len(line) - _EDGE))):
+        id, body = tail[1], beginning[1]
+    else:
+        return Malformed(error)
+    return Malformed(error, _read_id(id, limits), body in (b"result", b"error"))
 
 
 def _read_id(text: bytes, limits: Limits) -> Id | None:

@@ -14,6 +14,11 @@ class Limits(Struct, frozen=True):
     """A request id as written. SDKs use integers and UUIDs; 1 KiB keeps a table of them small."""
     batch_messages: int = 256
     """Messages in one 2025-03-26 batch: four times the pipelining depth that was useful in measurements."""
+    output_bytes: int = 4 * 1024 * 1024
+    """Large answers that are rendered before they are taken. Above it replies of the store wait as they are: a
+    client that asks for much and reads little costs this, and one batch of replies."""
+    batch_calls: int = 128
+    """Calls whose operations go into one batch: bounds what its replies can weigh. Pipelines of 64 are common."""
     pending_calls: int = 4096
     """Calls that wait for the backend. Above it the peer is not read from until some are answered."""
     open_exchanges: int = 1024
@@ -44,7 +49,7 @@ class Limits(Struct, frozen=True):
     task_poll_ms: int = 1000
     """How often a client shall ask for the state of a task. A status change is told at once to those who listen."""
     log_messages: int = 256
-    """Log and progress notifications of one coroutine that wait for the peer to read; the oldest are dropped."""
+    """Log and progress notifications of one coroutine that wait for the peer to read; more are dropped."""
     body_timeout: float = 30.0
     """HTTP: from the head of a request to the end of its body. 4 MiB at 1.1 Mbit/s, or a sender that trickles."""
     keep_alive: float = 15.0

@@ -5,7 +5,7 @@ Knows messages, not bytes on a stream (`connection` frames them) nor what become
 `kvmcp.core.commands`.
 """
 
-from math import inf
+from math import inf, isfinite
 from typing import Final
 
 import msgspec
@@ -37,7 +37,7 @@ from kvmcp.core.limits import Limits
 from kvmcp.core.methods import METHODS, Admitted
 from kvmcp.core.modern import ModernDialect, is_envelope, read_envelope, unsupported_version
 from kvmcp.core.notices import log_notice, progress_notice
-from kvmcp.core.plan import Caller, Context
+from kvmcp.core.plan import Caller, Context, ToolError
 from kvmcp.core.projection import known_capabilities
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import LIST_NAMES, Event, Subscription
@@ -53,6 +53,9 @@ _decode_initialize = msgspec.json.Decoder(InitializeParams).decode
 
 _SHUTDOWN: Final[Ticket] = 0
 """The deadline of the shutdown grace; no command has this ticket."""
+
+
+_CLIENT_GONE: Final = ToolError("CLIENT_GONE", "the client is gone and cannot answer")
 
 
 class Wishes(Struct):
@@ -145,13 +148,12 @@ class ServerSession:
     def receive_eof(self, now: float) -> None:
         """The peer will send nothing more: finish what was accepted, ask it nothing."""
         self._exchanges.now = now
-        self._end("the client closed its end")
-        self._asking.lose_client()
+        self._end("the client closed its end", _CLIENT_GONE)
 
     def lose_client(self, now: float) -> None:
         """The client can be asked nothing any more; what it asked for goes on."""
         self._exchanges.now = now
-        self._asking.lose_client()
+        self._asking.lose_client(_CLIENT_GONE)
 
     def abandon(self, now: float) -> None:
         """Nobody waits for anything any more: what was accepted is cancelled, and nothing is answered."""
@@ -169,7 +171,8 @@ class ServerSession:
     def begin_shutdown(self, now: float) -> None:
         """Take no new requests, finish what was accepted, give up after `Limits.shutdown_grace`."""
         self._exchanges.now = now
-        self._end("the server is shutting down")
+        problem = "the server is shutting down and cannot wait for an answer"
+        self._end("the server is shutting down", ToolError("SHUTTING_DOWN", problem, retryable=True))
 
     def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
         """A command finished; the outcome is a value, failures included."""
@@ -234,7 +237,19 @@ class ServerSession:
         self._render_changes()
         messages = self._out[:]
         self._out.clear()
+        self._exchanges.rendered = 0
         return messages
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether `take_commands` or `take_messages` has something to give."""
+        return bool(
+            self._out
+            or self._exchanges.wants_turn
+            or (self._ending is not None and not self._closed and not self._exchanges.open)
+            or self._has_changes()
+            or (self._own_tasks is not None and self._own_tasks.wants_turn)
+        )
 
     def next_deadline(self) -> float | None:
         """The earliest moment at which `handle_timeout` has something to do."""
@@ -272,7 +287,9 @@ class ServerSession:
             case Batch():
                 self._batch(message)
             case _:
-                self._out.append(jsonrpc.error_response(message.id, message.error))
+                # An answer's id is one of ours: echoed, it could settle an unrelated request of the peer.
+                id = None if message.is_answer else message.id
+                self._out.append(jsonrpc.error_response(id, message.error))
 
     def _batch(self, batch: Batch) -> None:
         if self._legacy is None or self._legacy.dialect.version != BATCHING:
@@ -487,6 +504,8 @@ class ServerSession:
         # "The progress value MUST increase with each notification": what does not is no news.
         if token is None or not exchange.progress < progress.progress < inf or self._is_behind():
             return
+        if progress.total is not UNSET and not isfinite(progress.total):  # JSON has no word for it.
+            progress = msgspec.structs.replace(progress, total=UNSET)
         exchange.progress = progress.progress
         self._out.append(progress_notice(token, progress, exchange.dialect.version))
 
@@ -500,6 +519,11 @@ class ServerSession:
     def _is_behind(self) -> bool:
         """Whether so much waits to be written that notifications of work are dropped."""
         return len(self._out) >= self._limits.log_messages
+
+    def _has_changes(self) -> bool:
+        if self._initialized and self._changes.is_dirty:
+            return True
+        return any(listen.is_dirty for listen in self._listens.values())
 
     def _render_changes(self) -> None:
         if self._legacy is not None and self._initialized:
@@ -518,10 +542,12 @@ class ServerSession:
 
     # --- the end ---
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, unanswered: ToolError) -> None:
+        """Finish what was accepted, but for what needs the client's answer: nothing is read any more."""
         if self._ending is not None:
             return
         self._ending = reason
+        self._asking.lose_client(unanswered)
         self._exchanges.deadlines.set(_SHUTDOWN, self._exchanges.now + self._limits.shutdown_grace)
         self._render_changes()
         for id in self._listens:

@@ -78,6 +78,11 @@ class Subscription:
         self.uris.discard(uri)
         self._dirty.pop(ResourceUpdated(uri), None)
 
+    @property
+    def is_dirty(self) -> bool:
+        """Whether something has changed since the last take."""
+        return bool(self._dirty or self._dirty_tasks)
+
     def take(self) -> list[Event]:
         """What has changed since the last take."""
         if not self._dirty:

@@ -168,6 +168,11 @@ class Tasks:
         """What the driver is to do, each exactly once."""
         return self._exchanges.take_commands()
 
+    @property
+    def wants_turn(self) -> bool:
+        """Whether there are commands to take."""
+        return self._exchanges.wants_turn
+
     def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
         """A job finished."""
         self._exchanges.now = now

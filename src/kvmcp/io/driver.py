@@ -8,10 +8,12 @@ group owns every task of the connection; leaving `run` means that all are gone.
 import logging
 import math
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
 from kvmcp.backends.base import Backend, Ops, Replies
 from kvmcp.core.commands import (
@@ -39,6 +41,9 @@ FLUSH_GRACE: Final = 0.5
 """Seconds to write the last answers, after the core has given up what did not finish in its grace."""
 
 
+JOINED_OPS: Final = 256
+"""Operations that go to a busy store together: bounds what their replies can weigh."""
+
 _NOTHING: Final = memoryview(b"")
 
 
@@ -56,6 +61,8 @@ class Machine(Protocol):
     def data_to_send(self) -> bytes: ...
     def next_deadline(self) -> float | None: ...
     @property
+    def wants_turn(self) -> bool: ...
+    @property
     def wants_input(self) -> bool: ...
     @property
     def closed(self) -> bool: ...
@@ -72,11 +79,14 @@ class Driver:
         self._backend = backend
         self._shutdown_grace = shutdown_grace
         self._tasks: TaskGroup
+        self._now: Callable[[], float] = anyio.current_time
         self._reading = anyio.CancelScope()
         self._alarm = anyio.CancelScope()
-        self._sending = anyio.Lock(fast_acquire=True)
+        self._sending = False
+        self._sent: anyio.Event | None = None
         self._batches: deque[RunBatch] = deque()
         self._batch_waits = anyio.Event()
+        self._turn_wanted = anyio.Event()
         self._input_wanted = anyio.Event()
         self._finished = anyio.Event()
         self._jobs: dict[Ticket, tuple[anyio.CancelScope, Work]] = {}
@@ -85,9 +95,11 @@ class Driver:
 
     async def run(self) -> None:
         """Serve until the peer has closed its end, or `stop`; returns within the shutdown grace after that."""
+        self._now = _loop_clock()
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._keep_time)
+            tasks.start_soon(self._turn_when_asked)
             tasks.start_soon(self._run_batches)
             with self._reading:
                 await self._read()
@@ -98,19 +110,31 @@ class Driver:
 
     def stop(self) -> None:
         """Take no more requests, finish what was accepted; `run` then returns within the shutdown grace."""
-        self._machine.begin_shutdown(anyio.current_time())
+        self._machine.begin_shutdown(self._now())
         self._reading.cancel()
 
     def publish(self, event: Event) -> None:
         """Something changed that this peer may want to know; it is told as soon as it reads."""
-        now = anyio.current_time()
+        now = self._now()
         self._machine.publish(event, now)
         self._alarm.deadline = now  # The timer's task takes the turn: a publisher never waits for a reader.
 
     # --- the two steps ---
 
     async def turn(self) -> None:
-        """Run what the core asks, flush what the core wrote."""
+        """Run what the core asks, flush what the core wrote, until there is neither."""
+        machine = self._machine
+        while True:
+            self._run_commands()
+            await self._flush()
+            if not machine.wants_turn:
+                break
+        if machine.closed:
+            self._finished.set()
+        elif machine.wants_input:
+            self._input_wanted.set()
+
+    def _run_commands(self) -> None:
         machine = self._machine
         while commands := machine.take_commands():
             for command in commands:
@@ -118,11 +142,13 @@ class Driver:
         deadline = machine.next_deadline()
         if deadline is not None and deadline < self._alarm.deadline:
             self._alarm.deadline = deadline
-        await self._flush()
-        if machine.closed:
-            self._finished.set()
-        elif machine.wants_input:
-            self._input_wanted.set()
+
+    async def _turn_when_asked(self) -> None:
+        """Turns for the timer, which must not wait for a peer that does not read."""
+        while True:
+            await self._turn_wanted.wait()
+            self._turn_wanted = anyio.Event()
+            await self.turn()
 
     def _run_command(self, command: Command) -> None:
         match command:
@@ -142,16 +168,29 @@ class Driver:
                 logger.debug("closing: %s", reason)
 
     async def _flush(self) -> None:
-        # Contenders wait here and find nothing left to send: the data are taken inside.
-        async with self._sending:
+        # Contenders wait here and find nothing left to send: the data are taken by whoever sends. An anyio.Lock
+        # would do, if it did not ask for the running task each time (benchmarks/stdio.py).
+        while self._sending:
+            self._sent = self._sent or anyio.Event()
+            await self._sent.wait()
+        self._sending = True
+        try:
             while self._has_unsent():
-                try:
-                    sent = await self._transport.send_some(self._unsent)
-                    # At once: whoever is cancelled in the next write must not make this one happen twice.
-                    self._unsent = self._unsent[sent:]
-                except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-                    logger.debug("the peer is gone: %s", error)
-                    self._lose_peer()
+                await self._send_some()
+        finally:
+            self._sending = False
+            if self._sent is not None:
+                self._sent.set()
+                self._sent = None
+
+    async def _send_some(self) -> None:
+        try:
+            sent = await self._transport.send_some(self._unsent)
+            # At once: whoever is cancelled in the next write must not make this one happen twice.
+            self._unsent = self._unsent[sent:]
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            logger.debug("the peer is gone: %s", error)
+            self._lose_peer()
 
     def _has_unsent(self) -> bool:
         if not self._unsent:
@@ -163,7 +202,7 @@ class Driver:
     def _lose_peer(self) -> None:
         """Nobody reads our answers any more: no more input either, and what runs is finished unheard."""
         self._peer_gone = True
-        self._machine.receive_eof(anyio.current_time())
+        self._machine.receive_eof(self._now())
         self._reading.cancel()
 
     # --- input ---
@@ -181,10 +220,10 @@ class Driver:
                 logger.debug("reading failed: %s", error)
                 data = b""
             if not data:
-                machine.receive_eof(anyio.current_time())
+                machine.receive_eof(self._now())
                 await self.turn()
                 return
-            machine.receive_data(data, anyio.current_time())
+            machine.receive_data(data, self._now())
             await self.turn()
 
     # --- the backend ---
@@ -194,11 +233,13 @@ class Driver:
         if not self._batches:
             try:
                 replies = self._backend.execute_now(cast(Ops, command.ops))
+                if replies is not None:
+                    _check_replies(command.ops, replies)
             except Exception as error:  # noqa: BLE001  # the contract forbids it; a client must not pay for it
                 self._fail_batch(command, error)
                 return
             if replies is not None:
-                self._machine.complete(command.ticket, replies, anyio.current_time())
+                self._machine.complete(command.ticket, replies, self._now())
                 return
         self._batches.append(command)
         self._batch_waits.set()
@@ -208,14 +249,26 @@ class Driver:
         while True:
             await self._batch_waits.wait()
             while self._batches:
-                await self._run_waiting_batches(list(self._batches))
+                await self._run_waiting_batches(self._next_batches())
             self._batch_waits = anyio.Event()
+
+    def _next_batches(self) -> list[RunBatch]:
+        """The oldest that wait, at least one, joined up to `JOINED_OPS`."""
+        joined: list[RunBatch] = []
+        size = 0
+        for command in self._batches:
+            size += len(command.ops)
+            if joined and size > JOINED_OPS:
+                break
+            joined.append(command)
+        return joined
 
     async def _run_waiting_batches(self, commands: list[RunBatch]) -> None:
         """All that waited while the store was busy goes as one batch. It leaves the queue when it is done."""
         ops = [op for command in commands for op in command.ops]
         try:
             replies = await self._backend.execute(cast(Ops, ops))
+            _check_replies(ops, replies)
         except Exception as error:  # noqa: BLE001  # as in _run_batch
             for command in commands:
                 self._batches.popleft()
@@ -225,7 +278,7 @@ class Driver:
         await self.turn()
 
     def _complete_batches(self, commands: list[RunBatch], replies: Replies) -> None:
-        now, start = anyio.current_time(), 0
+        now, start = self._now(), 0
         for command in commands:
             self._batches.popleft()
             end = start + len(command.ops)
@@ -234,14 +287,15 @@ class Driver:
 
     def _fail_batch(self, command: RunBatch, error: Exception) -> None:
         logger.error("the backend raised, which is a bug in it", exc_info=error)
-        self._machine.complete(command.ticket, BatchFailed(), anyio.current_time())
+        self._machine.complete(command.ticket, BatchFailed(), self._now())
 
     # --- jobs ---
 
     def _start_job(self, ticket: Ticket, job: Job) -> None:
         async def tell(said: Said) -> None:
-            self._machine.tell(ticket, said, anyio.current_time())
+            self._machine.tell(ticket, said, self._now())
             await self.turn()
+            await checkpoint_if_cancelled()  # A job that only reports must notice that it was stopped.
 
         work = Work(job.context, tell)
         self._jobs[ticket] = (anyio.CancelScope(), work)
@@ -251,7 +305,7 @@ class Driver:
         try:
             with self._jobs[ticket][0]:
                 outcome = await self._outcome(job, work)
-                self._machine.complete(ticket, outcome, anyio.current_time())
+                self._machine.complete(ticket, outcome, self._now())
         finally:
             del self._jobs[ticket]
         # Also for a job that was stopped: it may have stopped itself by a question, whose flush was cancelled.
@@ -263,6 +317,12 @@ class Driver:
             return WorkDone(await job.run(work))
         except (ToolFailed, RequestFailed) as failure:
             return WorkFailed(failure.error)
+        except anyio.get_cancelled_exc_class() as error:
+            # On asyncio any cancelled future raises this; ours is to be obeyed, a stray one fails this job alone.
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            logger.error("a tool's coroutine leaked a cancellation of something else", exc_info=error)
+            return WorkFailed(INTERNAL)
         except Exception as error:
             logger.error("a tool's coroutine failed", exc_info=error)
             return WorkFailed(INTERNAL)
@@ -275,5 +335,19 @@ class Driver:
             deadline = self._machine.next_deadline()
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
                 await anyio.sleep_forever()
-            self._machine.handle_timeout(anyio.current_time())
-            await self.turn()
+            self._machine.handle_timeout(self._now())
+            self._run_commands()
+            self._turn_wanted.set()
+
+
+def _check_replies(ops: Sequence[object], replies: Sequence[object]) -> None:
+    if len(replies) != len(ops):
+        raise TypeError(f"the backend gave {len(replies)} replies to {len(ops)} operations")
+
+
+def _loop_clock() -> Callable[[], float]:
+    """`anyio.current_time`; on asyncio the loop's own clock, for looking the loop up costs more (benchmarks/stdio.py)."""
+    token: object = current_token()
+    loop = getattr(token, "native_token", token)  # Before anyio 4.11 the token is the loop itself.
+    clock: Callable[[], float] = getattr(loop, "time", anyio.current_time)
+    return clock

@@ -69,6 +69,19 @@ def _poll(descriptor: int, events: int) -> select.poll:
     return poll
 
 
+def fill_standard_descriptors() -> None:
+    """Give the null device to descriptors 0, 1 and 2 that the parent has closed.
+
+    Call it before an event loop is made: otherwise a descriptor of the loop takes such a number, and is
+    overwritten when stdio is claimed.
+    """
+    for descriptor in (_STDIN, _STDOUT, _STDERR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # The lowest free number, which is this one.
+
+
 @contextmanager
 def claim_stdio() -> Generator[StdioTransport]:
     """Take descriptors 0 and 1 for messages alone, and give them back at the end.

@@ -5,15 +5,16 @@ the modern one the request ends there with `input_required`, and the coroutine r
 the client comes back; its earlier questions are then answered at once. So ask first, act afterwards.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, TypeAlias
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias, cast
 
 import anyio
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from kvmcp.core.commands import Ask, Log, Progress, Said
-from kvmcp.core.errors import RpcError
+from kvmcp.core.errors import LocalProtocolError, RpcError
 from kvmcp.core.plan import Context, ToolError
 from kvmcp.core.wire.common import (
     ClientAnswer,
@@ -53,6 +54,7 @@ class Work:
         self.context = context
         """Who asks, in which revision, with which capabilities."""
         self._tell = tell
+        self._asking = False
         self._answered = anyio.Event()
         self._answers: Mapping[str, ClientAnswer] = {}
 
@@ -66,7 +68,7 @@ class Work:
 
     async def log(self, level: LogLevel, data: object, logger: str | None = None) -> None:
         """Send a message (anything that JSON can say, no secrets) to the client's log, if it wants that level."""
-        await self._tell(Log(level, _encode(data), UNSET if logger is None else logger))
+        await self._tell(Log(level, _json(data), UNSET if logger is None else logger))
 
     async def ask(self, requests: Mapping[str, ClientRequest]) -> Mapping[str, ClientAnswer]:
         """Ask the client; the answers have the keys of the requests.
@@ -74,9 +76,14 @@ class Work:
         Requests that the client does not offer have no answer; where it offers none of them the request is
         refused and this coroutine is cancelled. Keys must be unique within one run.
         """
-        self._answered = anyio.Event()
-        await self._tell(Ask(requests))
-        await self._answered.wait()
+        if self._asking:
+            raise LocalProtocolError("one question at a time: await the answer before asking again")
+        self._asking, self._answered = True, anyio.Event()
+        try:
+            await self._tell(Ask(requests))
+            await self._answered.wait()
+        finally:
+            self._asking = False
         return self._answers
 
     def answer(self, answers: Mapping[str, ClientAnswer]) -> None:
@@ -116,4 +123,23 @@ def as_result(value: Returned) -> Result:
         return ToolResult()
     if isinstance(value, str):
         return ToolResult((TextContent(value),))
-    return ToolResult(structured=_encode(value))
+    return ToolResult(structured=_json(value))
+
+
+def _json(value: object) -> bytes:
+    """JSON text. Raises ValueError where a number is NaN or infinite: JSON cannot say it, null would be a lie."""
+    plain = (
+        msgspec.to_builtins(value, builtin_types=(bytes, msgspec.Raw)) if isinstance(value, Struct) else value
+    )
+    _refuse_unsayable(plain)
+    return _encode(value)
+
+
+def _refuse_unsayable(value: object) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no JSON number")
+    if isinstance(value, Mapping):
+        value = list(cast(Mapping[object, object], value).values())
+    if isinstance(value, list | tuple):
+        for part in cast(Sequence[object], value):
+            _refuse_unsayable(part)

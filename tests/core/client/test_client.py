@@ -33,6 +33,7 @@ OK: Json = {"content": []}
 # --- requests ---
 
 
+@pytest.mark.req("client-envelope", "client-progress-token-unique", "client-ids-unique")
 def test_the_envelope_is_on_every_request() -> None:
     solo = Solo(MODERN)
     own = {"traceparent": "00-1-2-03", META + "protocolVersion": "mine", META + "logLevel": "alert"}
@@ -122,6 +123,7 @@ def test_a_result_that_is_no_object(revision: str, result: Json) -> None:
 
 
 @pytest.mark.parametrize("kind", ["partial", "", "task", "Complete", 7, None])
+@pytest.mark.req("client-result-type-unknown")
 def test_an_unknown_result_type_fails_the_request(kind: Json) -> None:
     solo = Solo()
     ticket, id = solo.call()
@@ -129,6 +131,7 @@ def test_an_unknown_result_type_fails_the_request(kind: Json) -> None:
 
 
 @pytest.mark.parametrize("result", [OK, OK | {"resultType": "complete"}])
+@pytest.mark.req("client-result-type-missing")
 def test_a_missing_result_type_is_complete(result: Json) -> None:
     solo = Solo()
     ticket, id = solo.call()
@@ -168,6 +171,7 @@ def wanted(id: int, state: str | None = None, **requests: Json) -> Json:
     return {"id": id, "result": result}
 
 
+@pytest.mark.req("client-mrtr-all", "client-mrtr-new-id")
 def test_one_round_of_input() -> None:
     solo = Solo()
     ticket, id = solo.call(progress=True)
@@ -189,6 +193,7 @@ def test_one_round_of_input() -> None:
     assert only(solo.say({"id": request["id"], "result": OK}), ResultReceived).ticket == ticket
 
 
+@pytest.mark.req("client-mrtr-state-echoed", "client-mrtr-no-state", "client-mrtr-unrelated")
 def test_the_state_goes_back_byte_for_byte_and_no_further() -> None:
     solo = Solo()
     ticket, id = solo.call()
@@ -355,6 +360,7 @@ def test_legacy_versions_are_not_changed(revision: str) -> None:
 
 
 @each_revision
+@pytest.mark.req("client-cancel-notifies")
 def test_cancelling(revision: str) -> None:
     solo = Solo(revision)
     one, id1 = solo.call()
@@ -423,6 +429,7 @@ def test_while_the_server_waits_for_us_the_call_goes_on_up_to_the_cap(revision: 
 
 
 @each_legacy
+@pytest.mark.req("client-ping-answered")
 def test_a_legacy_server_pings(revision: str) -> None:
     solo = Solo(revision)
     assert solo.say({"id": "p", "method": "ping"}, {"id": 1, "method": "ping"}) == []
@@ -430,6 +437,7 @@ def test_a_legacy_server_pings(revision: str) -> None:
 
 
 @pytest.mark.parametrize(("can", "request_", "code"), UNDECLARED)
+@pytest.mark.req("client-undeclared-refused")
 def test_what_was_not_declared_is_refused(can: ClientCapabilities, request_: Json, code: int | None) -> None:
     solo = Solo("2025-11-25", capabilities=can)
     assert solo.say({"id": 1} | request_) == []
@@ -448,6 +456,7 @@ def test_what_was_declared_reaches_the_application(can: ClientCapabilities, requ
     assert solo.sent() == []
 
 
+@pytest.mark.req("client-negotiated-features")
 def test_older_revisions_know_fewer_requests() -> None:
     for revision, expected in (("2025-03-26", -32601), ("2025-06-18", -32602)):
         solo = Solo(revision)
@@ -485,6 +494,7 @@ def test_a_server_that_takes_its_request_back(revision: str) -> None:
     assert solo.sent() == []
 
 
+@pytest.mark.req("client-never-answers")
 def test_a_modern_server_must_not_ask() -> None:
     solo = Solo()
     for method in ("ping", "roots/list", "x" * 1000):
@@ -543,6 +553,7 @@ def test_a_request_that_is_too_deep_is_refused_in_the_legacy_era(revision: str) 
 
 
 @each_revision
+@pytest.mark.req("client-batch-receive")
 def test_batches_exist_in_one_revision(revision: str) -> None:
     solo = Solo(revision)
     _, id = solo.call()

@@ -1,5 +1,6 @@
 """The walk through the pages of a list."""
 
+import pytest
 from msgspec import Raw
 
 from kvmcp.core.client.features import Pages
@@ -10,6 +11,7 @@ def page(**members: object) -> Raw:
     return Raw(encoded({"tools": [], **members}))
 
 
+@pytest.mark.req("client-empty-cursor")
 def test_only_a_missing_cursor_ends_a_list() -> None:
     pages = Pages(10)
     assert pages.next(page(nextCursor="a")) == "a"

@@ -144,6 +144,7 @@ def test_a_listen_begins_and_tells() -> None:
     ) == [ListChanged("tools", ticket), ListChanged("prompts", ticket), ResourceUpdated("u", ticket)]
 
 
+@pytest.mark.req("client-listen-by-id")
 def test_each_listen_is_its_own() -> None:
     solo = Solo()
     one, id1 = listen(solo)

@@ -67,6 +67,7 @@ def test_a_modern_server_answers_the_probe(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("code", [-32601, -32602, -32600, -32000, -32020, -32021, 0, 7])
+@pytest.mark.req("client-fallback-any-error", "client-initialized")
 def test_any_other_error_leads_to_initialize(code: int) -> None:
     solo = Solo(mode="auto")
     assert solo.say(refused(solo, code)) == []
@@ -89,6 +90,7 @@ def test_an_answer_that_is_none_leads_to_initialize(result: Json) -> None:
     fell_back(solo)
 
 
+@pytest.mark.req("client-fallback-any-error")
 def test_silence_leads_to_initialize_and_a_late_answer_is_ignored() -> None:
     solo = Solo(mode="auto", limits=ClientLimits(probe_timeout=5))
     probe = solo.sent_id()
@@ -176,6 +178,7 @@ def test_the_attempts_are_limited() -> None:
 
 
 @pytest.mark.parametrize("version", LEGACY)
+@pytest.mark.req("client-initialize-first", "client-negotiated-features")
 def test_initialize_in_the_words_of_its_revision(version: str) -> None:
     solo = Solo(version, mode="legacy")
     [request] = solo.sent()
@@ -219,6 +222,7 @@ def test_initialize_is_refused() -> None:
     assert failed == ConnectionFailed("the server refused initialize", RpcError(-32000, "no"))
 
 
+@pytest.mark.req("client-initialize-not-cancelled")
 def test_initialize_is_not_answered() -> None:
     """`initialize` MUST NOT be cancelled: nothing is sent."""
     solo = Solo(mode="legacy")
@@ -283,6 +287,7 @@ def test_pings_before_the_era_is_known() -> None:
     assert (refusal["id"], refusal["error"]["code"]) == ("r", -32601)
 
 
+@pytest.mark.req("client-never-answers")
 def test_a_modern_client_never_answers() -> None:
     solo = Solo(mode="modern")
     solo.sent()
@@ -291,6 +296,7 @@ def test_a_modern_client_never_answers() -> None:
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.req("client-negotiated-features")
 def test_url_only_elicitation_is_not_declared_where_it_means_forms(revision: str) -> None:
     urls = ClientCapabilities(elicitation=ElicitationCapability(url=Raw(b"{}")))
     solo = Solo(revision, capabilities=urls, mode="modern" if revision == MODERN else "legacy")

@@ -131,6 +131,7 @@ def test_a_probe_that_was_given_up_confuses_nobody() -> None:
 
 
 @each_revision
+@pytest.mark.req("client-ids-unique")
 def test_many_requests_in_one_write(revision: str) -> None:
     pair = Pair(revision)
     tickets = [

@@ -81,12 +81,14 @@ class Reply:
     # --- the driver ---
 
     def drive(self) -> None:
-        while commands := self.exchange.take_commands():
-            for command in commands:
+        while True:
+            for command in self.exchange.take_commands():
                 self._run(command)
-        if self.reads:
-            for part in self.exchange.take_parts():
-                self._take(part)
+            if self.reads:
+                for part in self.exchange.take_parts():
+                    self._take(part)
+            if not self.exchange.wants_turn:
+                return
 
     def _run(self, command: Command) -> None:
         match command:

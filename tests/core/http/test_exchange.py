@@ -73,6 +73,7 @@ def test_a_fixed_answer_takes_every_input_and_does_nothing() -> None:
     fixed.tell(1, None, web.now)  # type: ignore[arg-type]  # it does not even look
     fixed.publish(ListChanged("tools"), web.now)
     fixed.note_task("tk")
+    assert not fixed.wants_turn
     assert web.server.take_woken() == []
     fixed.begin_shutdown(web.now)
     assert fixed.take_commands() == [] and fixed.next_deadline() is None

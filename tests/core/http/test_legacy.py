@@ -581,6 +581,15 @@ def test_a_batch_that_tells_becomes_a_stream_of_single_messages() -> None:
     assert reply.ended
 
 
+def test_a_batch_whose_answers_are_large_is_rendered_in_turns() -> None:
+    session = Session(Web(limits=Limits(output_bytes=1)), "2025-03-26")
+    session.web.store["big"] = "x" * 10_000
+    call = {"name": "get", "arguments": {"key": "big"}}
+    batch = [{"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": call} for id in range(4)]
+    reply = session.post(batch)
+    assert [message["id"] for message in reply.messages()] == [0, 1, 2, 3] and reply.ended
+
+
 @pytest.mark.parametrize(
     "batch",
     [

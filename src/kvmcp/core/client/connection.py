@@ -38,7 +38,7 @@ class ClientConnection:
     def _receive(self, line: bytes | Oversized, now: float) -> None:
         if isinstance(line, Oversized):
             malformed = jsonrpc.oversized(line.head, line.seen, self._limits)
-            self.session.receive_malformed(malformed, now, line.head)
+            self.session.receive_malformed(malformed, now)
         else:
             self.session.receive_message(line, now)
 

@@ -7,7 +7,6 @@ For channels that both sides share (stdio, TCP and Unix sockets, WebSocket). Kno
 stream (`connection` frames them). Whoever feeds it writes the messages and takes the events.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -42,16 +41,10 @@ from kvmcp.core.client.opening import OPENING, Mode, Opening, Outcome, envelope
 from kvmcp.core.client.profile import ClientProfile
 from kvmcp.core.commands import Ticket
 from kvmcp.core.errors import UNSUPPORTED_VERSION, LocalProtocolError, RpcError
-from kvmcp.core.framing import HEAD_BYTES
 from kvmcp.core.jsonrpc import Batch, ErrorResponse, Id, Malformed, Message, Notification, Request, Response
 from kvmcp.core.versions import BATCHING
 from kvmcp.core.wire.common import LogLevel
 from kvmcp.core.wire.params import LOG_LEVEL, ListenFilter
-
-_KIND: Final = re.compile(
-    rb'\s*\{\s*(?:"(?:jsonrpc|id)"\s*:\s*(?:-?[0-9]+|"(?:[^"\\]|\\.)*")\s*,\s*)*"(method|result|error)"'
-)
-"""What sort of message begins so, for those that cannot be read to the end."""
 
 
 class ClientSession(Features):
@@ -164,23 +157,22 @@ class ClientSession(Features):
         """One whole message arrived."""
         message = jsonrpc.decode(raw, self._limits.wire)
         if isinstance(message, Malformed):
-            self.receive_malformed(message, now, raw[:HEAD_BYTES])
+            self.receive_malformed(message, now)
         else:
             self._receive(message, now)
 
-    def receive_malformed(self, malformed: Malformed, now: float, head: bytes = b"") -> None:
-        """Something arrived that cannot be read. Its `head` tells whose request is concerned, if anybody's."""
+    def receive_malformed(self, malformed: Malformed, now: float) -> None:
+        """Something arrived that cannot be read: where it was to be an answer, its request is settled."""
         if self._closed:
             return
-        found = _KIND.match(head)
-        answers = found is not None and found[1] != b"method"
-        call = None if malformed.id is None or not answers else self._calls.by_id.get(malformed.id)
+        id = malformed.id
+        call = self._calls.by_id.get(id) if malformed.is_answer and id is not None else None
         if call is not None:
             self._break(call, malformed.error.message)
             return
         self._events.append(ProtocolViolated(malformed.error.message))
-        if found is not None and not answers and malformed.id is not None and self._may_be_legacy:
-            self._out.append(jsonrpc.error_response(malformed.id, malformed.error))
+        if not malformed.is_answer and id is not None and self._may_be_legacy:
+            self._out.append(jsonrpc.error_response(id, malformed.error))
 
     def receive_eof(self, now: float) -> None:
         """The server is gone."""

@@ -87,7 +87,8 @@ def admit(service: Service, headers: Headers, message: Message, caller: Caller) 
     if isinstance(message, Request):
         return _admit_request(service, headers, message, caller)
     if isinstance(message, Malformed):
-        return Refused(message.error, message.id)
+        # An answer's id is one of ours: echoed, it could settle an unrelated request of the peer.
+        return Refused(message.error, None if message.is_answer else message.id)
     version = headers.get(agreement.VERSION)
     if version is None or version in LEGACY:
         return LegacyMessage(message)

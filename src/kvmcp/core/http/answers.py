@@ -46,6 +46,11 @@ class Answer(Protocol):
     def next_deadline(self) -> float | None: ...
 
     @property
+    def wants_turn(self) -> bool:
+        """Whether commands are there to be taken although no input came."""
+        ...
+
+    @property
     def closed(self) -> bool:
         """Whether nothing more comes of it."""
         ...
@@ -89,6 +94,10 @@ class Fixed:
 
     def next_deadline(self) -> float | None:
         return None
+
+    @property
+    def wants_turn(self) -> bool:
+        return False
 
     @property
     def closed(self) -> bool:
@@ -159,6 +168,10 @@ class SessionAnswer:
     def handle_timeout(self, now: float) -> None:
         self._silence.pass_time(now)
         self._session.handle_timeout(now)
+
+    @property
+    def wants_turn(self) -> bool:
+        return self._session.exchanges.wants_turn
 
     @property
     def _settled(self) -> bool:

@@ -22,9 +22,9 @@ class Host(Protocol):
 class HttpExchange:
     """One request to the endpoint; made by `HttpServer.open`.
 
-    Feed it the body; after each input, and when `HttpServer.take_woken` names it, run `take_commands` until it is
-    empty, write `take_parts`, and stop when `closed`. A lost connection is an input, too (`disconnected`): what
-    the request started may have to go on, so drive it until it is closed.
+    Feed it the body; after each input, and when `HttpServer.take_woken` names it, run `take_commands` and write
+    `take_parts`, in turns while `wants_turn`, and stop when `closed`. A lost connection is an input, too
+    (`disconnected`): what the request started may have to go on, so drive it until it is closed.
     """
 
     def __init__(self, host: Host, limits: Limits, now: float) -> None:
@@ -113,6 +113,11 @@ class HttpExchange:
     def next_deadline(self) -> float | None:
         """The earliest moment at which `handle_timeout` has something to do."""
         return self._body_until if self._answer is None else self._answer.next_deadline()
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether `take_commands` has something to give, now that parts were taken: go on until it has not."""
+        return self._answer is not None and self._answer.wants_turn
 
     @property
     def wants_input(self) -> bool:

@@ -254,5 +254,9 @@ class StreamAnswer:
         return None if self._closed else self._silence.due_at
 
     @property
+    def wants_turn(self) -> bool:
+        return False
+
+    @property
     def closed(self) -> bool:
         return self._closed

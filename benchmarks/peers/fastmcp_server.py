@@ -1,0 +1,26 @@
+"""FastMCP with the same two tools, for `benchmarks/stdio.py`: written as its users write them."""
+
+from importlib.metadata import version
+from typing import Any
+
+from fastmcp import FastMCP
+
+VALUES: dict[str, object] = {}
+
+
+async def redis_get(key: str) -> dict[str, Any]:
+    """Read the JSON value of one key."""
+    return {"found": True, "value": VALUES[key]} if key in VALUES else {"found": False}
+
+
+async def redis_set(key: str, value: Any, ttl: int | None = None) -> dict[str, Any]:
+    """Store any JSON value under a key."""
+    VALUES[key] = value
+    return {"ok": True}
+
+
+if __name__ == "__main__":
+    server = FastMCP("fastmcp", version=version("fastmcp"))
+    server.tool(redis_get)
+    server.tool(redis_set)
+    server.run(transport="stdio", show_banner=False, log_level="WARNING")
