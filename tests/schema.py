@@ -220,30 +220,27 @@ def _is_of_tasks(revision: str, message: bytes, request_method: str | None) -> b
     parsed = _parse(revision, message) if revision >= FIRST_MODERN else None
     if not isinstance(parsed, dict):
         return False
-    result = parsed.get("result", {})
-    task = parsed["params"] if parsed.get("method") == "notifications/tasks" else result
-    if request_method in ("tasks/update", "tasks/cancel") and result:
-        assert result.keys() <= {"resultType", "_meta"} and result["resultType"] == "complete", _shape(result)
-    elif (
-        task is not result or result.get("resultType") == "task" or (request_method == "tasks/get" and result)
-    ):
-        _check_task(task)
-    else:
+    result = parsed.get("result")
+    if request_method in ("tasks/update", "tasks/cancel") and isinstance(result, dict):
+        if result.keys() > {"resultType", "_meta"} or result.get("resultType") != "complete":
+            raise SchemaViolation(f"{request_method} is acknowledged with nothing else: {_shape(result)}")
+        return True
+    task = parsed.get("params") if parsed.get("method") == "notifications/tasks" else result
+    if not isinstance(task, dict) or "taskId" not in task:
         return False
+    _check_task(task)
     return True
 
 
 def _check_task(task: JsonObject) -> None:
     """A task as SEP-2663 has it: flat, with the members that its status asks for, and no others of them."""
     needed = {"taskId", "status", "createdAt", "lastUpdatedAt", "ttlMs"}
-    assert needed <= task.keys() and task["ttlMs"] > 0, _shape(task)
-    if task.get("resultType") == "task":
-        allowed = set()
-    else:
-        allowed = {"input_required": {"inputRequests"}, "completed": {"result"}, "failed": {"error"}}.get(
-            task["status"], set()
-        )
-    assert {"inputRequests", "result", "error", "requestState", "task"} & task.keys() == allowed, _shape(task)
+    if not needed <= task.keys() or task["ttlMs"] <= 0:
+        raise SchemaViolation(f"a task needs {sorted(needed)}: {_shape(task)}")
+    by_status = {"input_required": {"inputRequests"}, "completed": {"result"}, "failed": {"error"}}
+    allowed = set() if task.get("resultType") == "task" else by_status.get(task["status"], set())
+    if {"inputRequests", "result", "error", "requestState", "task"} & task.keys() != allowed:
+        raise SchemaViolation(f"a {task['status']} task has {sorted(allowed)}: {_shape(task)}")
 
 
 @lru_cache(maxsize=4096)
