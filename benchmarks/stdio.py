@@ -1,19 +1,28 @@
 """How far is an agent's client from `kvmcp serve` over stdio, next to other servers in Python?
 
-    python benchmarks/stdio.py [--quick] [--only NAME]… [--era legacy|modern] [--rounds N]
+    python benchmarks/stdio.py [--store dict|redis] [--quick] [--only NAME]… [--era legacy|modern] [--rounds N]
 
 Round trips of `tools/call redis_get` (a value of 100 bytes) to a real process through pipes, at depth 1 (each
 answer awaited) and depth 64 (a sliding window of requests in flight); from the start of the process to its
-first answers; memory and CPU time. Requests are encoded beforehand. This process, the load generator, runs on
-one core and the server on another, where there are two. Contenders take turns within each round, so that noise
-meets all of them; a figure is the median of the rounds. One JSON line per result, then the table. Absolute
-figures move by 10-30% between runs: the ratios to the SDK's server in one run are what counts.
+first answers; memory and CPU time. Requests are encoded beforehand. Values live in the server's own memory, or
+(`--store redis`) in a Redis that is started for the run: kvmcp gets `--redis-url`, the others use
+`redis.asyncio` as its users do. This process, the load generator, and Redis run on one core and the server on
+another, where there are two. Contenders take turns within each round, so that noise meets all of them; a figure
+is the median of the rounds. One JSON line per result, then the tables. Absolute figures move by 10-30% between
+runs: the ratios to the SDK's server in one run are what counts. `sdk` is the SDK as its documentation shows it,
+`sdk-lowlevel` the same without its decorators; there is a table of ratios to each.
 
-Answer (20 November 2026, 2 cores, CPython 3.11, legacy era; SDK 2.3.0, FastMCP 4.1.2; kvmcp on asyncio):
-4.6-6.5 times the calls at depth 1, where most of the 50 us are two processes waking each other, 48-62 times at
-depth 64 (5.3 us of CPU a call against 330), 0.17-0.20 of its time to the first answer, 0.40 of its memory. The
-SDK's server keeps its values in a dict here. Next to a real store it is half as fast, which is what the target
-for depth 64 was derived from.
+Answer (20 November 2026, 2 cores shared with other work, CPython 3.11, legacy era; SDK 2.3.0, FastMCP 4.1.2,
+redis-py 8.1 with hiredis, Redis 7.0; kvmcp on asyncio), as ratios to `sdk` and, in brackets, to `sdk-lowlevel`:
+
+    store   depth 1       depth 64    first answer    RSS
+    dict    5.9x (6.2x)   66x (60x)   0.19x (0.20x)   0.39x (0.41x)
+    redis   3.5x (3.8x)   40x (39x)   0.17x (0.15x)   0.37x (0.39x)
+
+Met are the targets for the first answer, for memory (but for the dict next to `sdk-lowlevel`), and for depth 1
+with the dict; not met are depth 64 with either store, and depth 1 with Redis. A real store does not bring the
+ratio nearer to 100: it costs kvmcp 4.3 us of CPU a call at depth 64 (9.4 instead of 5.1), nearly half of all,
+and the SDK 76 (441 instead of 366). That target came from an SDK at 1,384 calls/s; here it makes 2,060.
 """
 
 import argparse
@@ -21,17 +30,20 @@ import json
 import os
 import platform
 import select
+import shutil
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 ROOT = Path(__file__).resolve().parent.parent
-PEERS = Path(__file__).resolve().parent / "peers"
 
 KEY = "user:1"
 VALUE = {"name": "Ada Lovelace", "mail": "ada@example.org", "visits": 42, "note": "x" * 31}
@@ -43,6 +55,8 @@ CHUNK = 1 << 16
 PATIENCE = 30.0
 """Seconds without an answer until a contender is given up."""
 
+BASES = ("sdk", "sdk-lowlevel")
+"""Contenders that ratios are made to."""
 TARGETS = {"depth 1": 5.0, "depth 64": 100.0, "first answer": 0.25, "RSS": 0.4}
 """Ratios to the SDK's server that kvmcp has to reach: at least for rates, at most for time and memory."""
 
@@ -51,6 +65,8 @@ TARGETS = {"depth 1": 5.0, "depth 64": 100.0, "first answer": 0.25, "RSS": 0.4}
 class Contender:
     name: str
     command: tuple[str, ...]
+    modules: tuple[str, ...] = ("redis", "hiredis")
+    """What it needs for Redis. redis-py would do without hiredis, and be half as fast."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +196,39 @@ class Process:
 def pin(cores: set[int]) -> None:
     if cores:
         os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def redis_server(cores: set[int]) -> Generator[str]:
+    """The URL of an empty Redis of our own on the loopback, which keeps nothing and ends with the context."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        raise SystemExit("--store redis needs redis-server on the PATH (on Debian: apt install redis-server)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pin(cores)
+    with tempfile.TemporaryDirectory() as folder:
+        where = ["--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
+        process = subprocess.Popen(
+            [binary, *where, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
+        )
+        try:
+            wait_for(port, process)
+            yield f"redis://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+    end = perf_counter() + PATIENCE
+    while perf_counter() < end and process.poll() is None:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            sleep(0.02)
+    raise SystemExit(f"redis-server did not come up on port {port} (status {process.poll()})")
 
 
 # --- measuring ------------------------------------------------------------------------------------------------
@@ -333,13 +382,14 @@ def figure(results: dict[str, dict[str, object]], measure: str) -> float:
     return value
 
 
-def table(all_results: dict[str, dict[str, dict[str, object]]]) -> str:
-    """A row per contender: the figures, and each as a ratio to the SDK's server if that took part."""
+def table(all_results: dict[str, dict[str, dict[str, object]]], base_name: str | None) -> str:
+    """A row per contender: the figures, and each as a ratio to those of `base_name`."""
     measures = list(next(iter(all_results.values())))
-    base = all_results.get("sdk")
+    base = None if base_name is None else all_results[base_name]
     heads = ["contender"]
     for measure in measures:
-        heads += [measure + {"RSS": " MiB", "first answer": " ms"}.get(measure, " calls/s"), "ratio"]
+        heads += [measure + {"RSS": " MiB", "first answer": " ms"}.get(measure, " calls/s")]
+        heads += ["ratio" if base_name is None else f"to {base_name}"]
     rows = [heads]
     for name, results in all_results.items():
         row = [name]
@@ -363,28 +413,43 @@ def table(all_results: dict[str, dict[str, dict[str, object]]]) -> str:
 # --- the command ----------------------------------------------------------------------------------------------
 
 
-def contenders(args: argparse.Namespace) -> list[Contender]:
-    """Those asked for whose interpreter is there."""
-    kvmcp = (sys.executable, "-m", "kvmcp", "serve", "--loop")
+def contenders(args: argparse.Namespace, redis_url: str | None) -> list[Contender]:
+    """Those asked for whose interpreter is there and has what they need."""
+    kvmcp = (sys.executable, "-m", "kvmcp", "serve", *(("--redis-url", redis_url) if redis_url else ()))
+    store = (redis_url,) if redis_url else ()
     known = [
-        Contender("kvmcp-asyncio", (*kvmcp, "asyncio")),
-        Contender("kvmcp-trio", (*kvmcp, "trio")),
-        Contender("sdk", (args.sdk_python, str(PEERS / "sdk_server.py"))),
-        Contender("fastmcp", (args.fastmcp_python, str(PEERS / "fastmcp_server.py"))),
+        Contender("kvmcp-asyncio", (*kvmcp, "--loop", "asyncio"), ("hiredis",)),
+        Contender("kvmcp-trio", (*kvmcp, "--loop", "trio"), ("hiredis",)),
+        Contender("sdk", (args.sdk_python, "-m", "benchmarks.peers.sdk_server", *store)),
+        Contender("sdk-lowlevel", (args.sdk_python, "-m", "benchmarks.peers.sdk_lowlevel_server", *store)),
+        Contender("fastmcp", (args.fastmcp_python, "-m", "benchmarks.peers.fastmcp_server", *store)),
     ]
     unknown = set(args.only or ()) - {contender.name for contender in known}
     if unknown:
         raise SystemExit(
             f"no contender {', '.join(sorted(unknown))}; there are: {', '.join(c.name for c in known)}"
         )
-    chosen = [contender for contender in known if not args.only or contender.name in args.only]
-    there = [contender for contender in chosen if Path(contender.command[0]).exists()]
-    for contender in chosen:
-        if contender not in there:
-            print(
-                f"{contender.name} left out: no {contender.command[0]} (make bench makes it)", file=sys.stderr
-            )
+    there: list[Contender] = []
+    for contender in known:
+        if args.only and contender.name not in args.only:
+            continue
+        missing = what_is_missing(contender.command[0], contender.modules if redis_url else ())
+        if missing is None:
+            there.append(contender)
+        else:
+            print(f"{contender.name} left out: {missing}", file=sys.stderr)
     return there
+
+
+def what_is_missing(python: str, modules: Sequence[str]) -> str | None:
+    """Why a contender cannot take part."""
+    if not Path(python).exists():
+        return f"no {python} (make bench makes it)"
+    for module in modules:
+        command = [python, "-c", f"import {module}"]
+        if subprocess.run(command, check=False, stderr=subprocess.DEVNULL, cwd=ROOT).returncode:
+            return f"{python} has no {module}, which --store redis needs"
+    return None
 
 
 def cores() -> tuple[set[int], set[int]]:
@@ -416,7 +481,16 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="a smoke test of some seconds; its figures mean little"
     )
     parser.add_argument(
-        "--only", action="append", metavar="NAME", help="kvmcp-asyncio, kvmcp-trio, sdk or fastmcp"
+        "--only",
+        action="append",
+        metavar="NAME",
+        help="kvmcp-asyncio, kvmcp-trio, sdk, sdk-lowlevel or fastmcp",
+    )
+    parser.add_argument(
+        "--store",
+        choices=("dict", "redis"),
+        default="dict",
+        help="where values live: in the server, or in Redis",
     )
     parser.add_argument(
         "--era", choices=("legacy", "modern"), default="legacy", help="2025-11-25 or 2026-07-28"
@@ -430,10 +504,17 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> None:
     args = parse(words)
+    if args.store == "dict":
+        return compare(args, None)
+    with redis_server(cores()[1]) as url:
+        compare(args, url)
+
+
+def compare(args: argparse.Namespace, redis_url: str | None) -> None:
     plan = Plan(args.rounds, args.seconds, warm_up=2000)
     if args.quick:
         plan = Plan(rounds=1, seconds=0.2, warm_up=64)
-    chosen = contenders(args)
+    chosen = contenders(args, redis_url)
     if not chosen:
         raise SystemExit("nobody to measure")
     server_cores, own_cores = cores()
@@ -443,6 +524,7 @@ def main(words: Sequence[str] | None = None) -> None:
     emit(
         measure="settings",
         era=args.era,
+        store=args.store,
         rounds=plan.rounds,
         seconds=plan.seconds,
         quick=args.quick,
@@ -452,7 +534,8 @@ def main(words: Sequence[str] | None = None) -> None:
     for name, results in all_results.items():
         for measure, result in results.items():
             emit(contender=name, version=figures[name].starts[0].info["version"], measure=measure, **result)
-    print(table(all_results))
+    bases: list[str | None] = [name for name in BASES if name in all_results]
+    print("\n\n".join(table(all_results, base) for base in bases or [None]))
 
 
 if __name__ == "__main__":

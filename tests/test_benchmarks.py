@@ -1,9 +1,12 @@
 """The benchmarks run and report: a smoke test of both, without peers. No time is asserted."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,6 +49,7 @@ def test_stdio_reports_each_measure_of_kvmcp_on_both_loops() -> None:
     results, table = run("stdio.py", "--only", "kvmcp-asyncio", "--only", "kvmcp-trio")
     settings, *measured = results
     assert (settings["measure"], settings["era"], settings["quick"]) == ("settings", "legacy", True)
+    assert settings["store"] == "dict"
     by_measure = {(result["contender"], result["measure"]): result for result in measured}
     for contender in ("kvmcp-asyncio", "kvmcp-trio"):
         for depth in (1, 64):
@@ -61,3 +65,20 @@ def test_stdio_speaks_the_modern_era() -> None:
     results, _ = run("stdio.py", "--only", "kvmcp-asyncio", "--era", "modern")
     assert results[0]["era"] == "modern"
     assert {result["measure"] for result in results[1:]} == {"depth 1", "depth 64", "first answer", "RSS"}
+
+
+def test_stdio_brings_a_redis_of_its_own() -> None:
+    if shutil.which("redis-server") is None:
+        pytest.skip("NO redis-server ON THIS MACHINE: install Debian's redis-server")
+    results, _ = run("stdio.py", "--only", "kvmcp-asyncio", "--store", "redis")
+    assert results[0]["store"] == "redis"
+    assert {result["measure"] for result in results[1:]} == {"depth 1", "depth 64", "first answer", "RSS"}
+
+
+def test_stdio_says_that_redis_is_missing() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "stdio.py"), "--quick", "--store", "redis"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env={"PATH": ""})
+    assert done.returncode == 1
+    assert done.stderr == (
+        "--store redis needs redis-server on the PATH (on Debian: apt install redis-server)\n"
+    )

@@ -161,12 +161,12 @@ BAD_WORDS: dict[str, tuple[str, str]] = {
     ),
     "short option": ("tools -x", "unknown option -x; see kvmcp tools --help"),
     "option of later versions": (
-        "serve --redis-url redis://u:hunter2@h/0",
-        "unknown option --redis-url; see kvmcp serve --help",
+        "serve --zzz redis://u:hunter2@h/0",
+        "unknown option --zzz; see kvmcp serve --help",
     ),
     "option of later versions with =": (
-        "serve --redis-url=redis://u:hunter2@h/0",
-        "unknown option --redis-url; see kvmcp serve --help",
+        "serve --zzz=redis://u:hunter2@h/0",
+        "unknown option --zzz; see kvmcp serve --help",
     ),
     "option of another command": (
         "tools --transport stdio",
@@ -209,7 +209,8 @@ SECONDS = "seconds from 0 to 3600, such as 5 or 0.5"
 SIZES = "bytes from 1KiB to 1024GiB, such as 1000000, 64MiB or 1GB"
 KEYS = "a whole number from 1 to 1000000000"
 NAMES = "1 to 64 of A-Z a-z 0-9 . _ -"
-BACKENDS = "memory:// (the one backend of this version)"
+REDIS = "redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, redis+cluster:// or rediss+cluster://"
+BACKENDS = f"memory://, or a URL of Redis: {REDIS}"
 STATE_KEYS = "32 bytes or more, as hex or any text (make one: openssl rand -hex 32)"
 AS_TEXT = "(text that reads so needs quotes)"
 
@@ -217,9 +218,32 @@ BAD_FLAGS: list[tuple[str, str, str, str]] = [
     ("--transport", "http", "'http'", "stdio"),
     ("--transport", "stdio,tcp", "'tcp'", "stdio"),
     ("--transport", ",", "an empty list", "stdio"),
-    ("--backend", "redis://u:hunter2@h/0", "a redis:// URL", BACKENDS),
-    ("--backend", "rediss://h?password=hunter2", "a rediss:// URL", BACKENDS),
-    ("--backend", "redis+cluster://h", "a redis+cluster:// URL", BACKENDS),
+    ("--backend", "mysql://u:hunter2@h/0", "a mysql:// URL", BACKENDS),
+    (
+        "--backend",
+        "redis://u:hunter2@h/zero",
+        "a redis:// URL that cannot be used (the database is not a number (a password's / ? # @ need %-codes))",
+        BACKENDS,
+    ),
+    (
+        "--backend",
+        "rediss://h?password=hunter2",
+        "a rediss:// URL that cannot be used (the only parameter is ?db=N; TLS files and timeouts are options)",
+        BACKENDS,
+    ),
+    (
+        "--backend",
+        "redis+cluster://h/3",
+        "a redis+cluster:// URL that cannot be used (a cluster has database 0 only)",
+        BACKENDS,
+    ),
+    ("--redis-url", "memory://", "a memory:// URL", REDIS),
+    ("--redis-url", "u:hunter2@h", "a text that is not a URL", REDIS),
+    ("--db", "-1", "'-1'", "a whole number from 0 to 65535"),
+    ("--max-connections", "1", "'1'", "a whole number from 2 to 10000"),
+    ("--key-prefix", "a:b", "'a:b'", "1 to 64 of A-Z a-z 0-9 . _ -"),
+    ("--redis-timeout", "0", "'0'", "seconds from 0.001 to 3600, such as 5 or 0.5"),
+    ("--redis-verify", "maybe", "'maybe'", "yes or no"),
     ("--backend", "u:hunter2@h", "a text that is not a URL", BACKENDS),
     ("--backend", "u:hunter2@h://", "a text that is not a URL", BACKENDS),
     ("--backend", "memory", "'memory'", BACKENDS),
@@ -322,7 +346,7 @@ BAD_FILES: dict[str, tuple[str, str | bytes | None, str]] = {
         "k.yaml: nested too deeply; it holds one value per setting",
     ),
     "misspelt key": ("k.toml", "namspace = 1", "k.toml: unknown key 'namspace' (did you mean namespace?)"),
-    "unknown key": ("k.toml", "[redis]", f"k.toml: unknown key 'redis'; allowed: {SETTING_NAMES}"),
+    "unknown key": ("k.toml", "[zzz]", f"k.toml: unknown key 'zzz'; allowed: {SETTING_NAMES}"),
     "key that is no text": ("k.yaml", "1: 2", f"k.yaml: unknown key '1'; allowed: {SETTING_NAMES}"),
     "wrong value": (
         "k.toml",
@@ -381,8 +405,8 @@ BAD_FILES: dict[str, tuple[str, str | bytes | None, str]] = {
     ),
     "password in a URL": (
         "k.toml",
-        'backend = "redis://u:hunter2@h/0"',
-        f"k.toml:backend: got a redis:// URL; allowed: {BACKENDS}; correct the file",
+        'backend = "mysql://u:hunter2@h/0"',
+        f"k.toml:backend: got a mysql:// URL; allowed: {BACKENDS}; correct the file",
     ),
     "short secret": (
         "k.toml",

@@ -302,7 +302,10 @@ def test_a_secret_is_not_taken_from_a_flag() -> None:
 
 def test_secrets_are_never_shown() -> None:
     settings = Settings(state_key=b"k" * 32)
-    (state_key,) = (setting for setting in SETTINGS if setting.row.secret)
+    secrets = {setting.name: setting for setting in SETTINGS if setting.row.secret}
+    assert list(secrets) == ["redis_password", "sentinel_password", "state_key"]
+    state_key = secrets["state_key"]
+    assert secrets["redis_password"].shown("hunter2") == "***"
     assert "kkk" not in f"{settings} {settings!r} {[settings]}"
     assert state_key.shown(settings.state_key) == state_key.public(settings.state_key) == "***"
     assert state_key.shown(None) == "(random per process)"
@@ -335,7 +338,7 @@ def test_what_came_is_quoted_on_one_short_line() -> None:
 
 def test_unknown_variables_are_warned_of() -> None:
     loaded = from_environment(
-        KVMCP_NAMSPACE="a", KVMCP_BACKEND_FILE="b", KVMCP_X="c", KVMCP_CONFIG="", PATH="d", REDIS_URL="e"
+        KVMCP_NAMSPACE="a", KVMCP_BACKEND_FILE="b", KVMCP_X="c", KVMCP_CONFIG="", PATH="d"
     )
     assert loaded.settings == Settings()
     assert loaded.warnings == (
@@ -353,9 +356,38 @@ def test_unknown_keys_are_refused() -> None:
         "kvmcp.toml: unknown key 'log-level' (did you mean log_level?)"
     )
     names = ", ".join(setting.name for setting in SETTINGS)
-    assert refusal(lambda: from_file("[redis]\nurl = 1")) == (
-        f"kvmcp.toml: unknown key 'redis'; allowed: {names}"
-    )
+    assert refusal(lambda: from_file("[zzz]\nurl = 1")) == f"kvmcp.toml: unknown key 'zzz'; allowed: {names}"
+
+
+# --- the store ------------------------------------------------------------------------------------------------
+
+HERE, THERE = "redis://here", "redis://there/3"
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "backend", "origin"),
+    [
+        ({"redis_url": HERE}, {}, HERE, "flag --redis-url"),
+        ({}, {"REDIS_URL": HERE}, HERE, "environment REDIS_URL"),
+        ({}, {"KVMCP_REDIS_URL": HERE, "REDIS_URL": THERE}, HERE, "environment KVMCP_REDIS_URL"),
+        ({"backend": "memory://"}, {"REDIS_URL": HERE}, "memory://", "flag --backend"),
+        ({}, {"KVMCP_BACKEND": "memory://", "REDIS_URL": HERE}, "memory://", "environment KVMCP_BACKEND"),
+        ({"redis_url": HERE}, {"KVMCP_BACKEND": "memory://"}, HERE, "flag --redis-url"),
+        ({"redis_url": HERE, "backend": THERE}, {}, THERE, "flag --backend"),
+    ],
+)
+def test_a_redis_url_is_the_backend_unless_one_is_named(
+    flags: dict[str, str], environ: dict[str, str], backend: str, origin: str
+) -> None:
+    loaded = load(flags, environ, files({}))
+    assert loaded.settings.backend == backend
+    assert str(loaded.origins["backend"]) == origin
+
+
+def test_redis_schemes_are_those_of_the_backend() -> None:
+    for scheme in config.REDIS_SCHEMES:
+        rest = {"unix": "/run/redis.sock"}.get(scheme, "host/service" if "sentinel" in scheme else "host")
+        assert load({"backend": f"{scheme}://{rest}"}, {}, files({})).settings.backend == f"{scheme}://{rest}"
 
 
 # --- the table ------------------------------------------------------------------------------------------------

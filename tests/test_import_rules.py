@@ -78,7 +78,7 @@ ROOMS = (  # the first that a module belongs to
     Room(
         names("kvmcp.backends.redis"),
         names("kvmcp.backends"),
-        names("msgspec anyio redis hiredis"),
+        names("msgspec anyio redis hiredis trio"),  # trio: to begin a task that belongs to no caller
         never=STORES - {"kvmcp.backends.redis"},
     ),
     Room(

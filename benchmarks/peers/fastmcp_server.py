@@ -5,17 +5,19 @@ from typing import Any
 
 from fastmcp import FastMCP
 
-VALUES: dict[str, object] = {}
+from benchmarks.peers.store import open_store
+
+store = open_store()
 
 
 async def redis_get(key: str) -> dict[str, Any]:
     """Read the JSON value of one key."""
-    return {"found": True, "value": VALUES[key]} if key in VALUES else {"found": False}
+    return await store.get(key)
 
 
 async def redis_set(key: str, value: Any, ttl: int | None = None) -> dict[str, Any]:
     """Store any JSON value under a key."""
-    VALUES[key] = value
+    await store.set(key, value, ttl)
     return {"ok": True}
 
 

@@ -1,71 +1,32 @@
 """The official Python SDK's server (2.x) with the same two tools, for `benchmarks/stdio.py`.
 
-Its low-level API: handlers get parsed params and build results, without the schemas and conversions that the
-decorators of the high-level API add to each call. Values live in a dict, as text.
+Written as its documentation shows: `MCPServer` and typed functions. `sdk_lowlevel_server.py` is the same on
+the SDK's low-level API.
 """
 
-import json
 from importlib.metadata import version
 from typing import Any
 
-import anyio
-from mcp.server import Server
-from mcp.server.stdio import stdio_server
-from mcp.types import CallToolRequestParams, CallToolResult, ListToolsResult, TextContent, Tool
+from mcp.server import MCPServer
 
-VALUES: dict[str, object] = {}
+from benchmarks.peers.store import open_store
 
-TOOLS = [
-    Tool(
-        name="redis_get",
-        description="Read the JSON value of one key.",
-        input_schema={
-            "type": "object",
-            "properties": {"key": {"type": "string"}},
-            "required": ["key"],
-            "additionalProperties": False,
-        },
-    ),
-    Tool(
-        name="redis_set",
-        description="Store any JSON value under a key.",
-        input_schema={
-            "type": "object",
-            "properties": {"key": {"type": "string"}, "value": {}, "ttl": {"type": "integer"}},
-            "required": ["key", "value"],
-            "additionalProperties": False,
-        },
-    ),
-]
+store = open_store()
 
 
-def get(arguments: dict[str, Any]) -> dict[str, object]:
-    key = arguments["key"]
-    return {"found": True, "value": VALUES[key]} if key in VALUES else {"found": False}
+async def redis_get(key: str) -> dict[str, Any]:
+    """Read the JSON value of one key."""
+    return await store.get(key)
 
 
-def put(arguments: dict[str, Any]) -> dict[str, object]:
-    VALUES[arguments["key"]] = arguments["value"]
+async def redis_set(key: str, value: Any, ttl: int | None = None) -> dict[str, Any]:
+    """Store any JSON value under a key."""
+    await store.set(key, value, ttl)
     return {"ok": True}
 
 
-CALLS = {"redis_get": get, "redis_set": put}
-
-
-async def list_tools(context: object, params: object) -> ListToolsResult:
-    return ListToolsResult(tools=TOOLS)
-
-
-async def call_tool(context: object, params: CallToolRequestParams) -> CallToolResult:
-    data = CALLS[params.name](params.arguments or {})
-    return CallToolResult(content=[TextContent(text=json.dumps(data))], structured_content=data)
-
-
-async def main() -> None:
-    server = Server("sdk", version=version("mcp"), on_list_tools=list_tools, on_call_tool=call_tool)
-    async with stdio_server() as (reader, writer):
-        await server.run(reader, writer, server.create_initialization_options())
-
-
 if __name__ == "__main__":
-    anyio.run(main)
+    server = MCPServer("sdk", version=version("mcp"), log_level="WARNING")
+    server.add_tool(redis_get)
+    server.add_tool(redis_set)
+    server.run(transport="stdio")

@@ -510,6 +510,8 @@ def main(
         stderr or _bytes_of(sys.stderr),
         server,
     )
+    if argv is None and sys.argv[1:2] == ["serve"]:
+        _end_on_signals()
     try:
         return _dispatch(sys.argv[1:] if argv is None else argv, console)
     except UsageError as error:
@@ -521,6 +523,20 @@ def main(
         return INTERRUPTED
     except Exception:  # noqa: BLE001 - the one place that turns a bug into an exit code
         return _report_bug(console)
+
+
+def _end_on_signals() -> None:
+    """Until the server has handlers of its own, SIGTERM and SIGINT end the process at once, with status 0.
+
+    Nothing was accepted yet, so nothing is lost; and no KeyboardInterrupt is raised inside an import.
+    """
+    import signal
+
+    def end(number: int, frame: object) -> None:
+        os._exit(OK)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
 
 
 def _bytes_of(stream: TextIO | None) -> BinaryIO:

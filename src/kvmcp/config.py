@@ -22,6 +22,9 @@ from kvmcp.backends.ops import MAX_NAMESPACE, is_namespace
 PREFIX: Final = "KVMCP_"
 CONFIG_FLAG: Final = "--config"
 CONFIG_VARIABLE: Final = "KVMCP_CONFIG"
+REDIS_SCHEMES: Final = (
+    "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster",
+)  # fmt: skip
 MASK: Final = "***"
 """What stands in the place of a secret wherever settings are shown."""
 
@@ -35,6 +38,8 @@ LogFormat: TypeAlias = Literal["text", "json"]
 MIN_STATE_KEY_BYTES: Final = 32
 """What `kvmcp.core.request_state.MIN_KEY_BYTES` asks for; not imported, to keep the start fast."""
 MAX_GRACE_SECONDS: Final = 3600
+MAX_DATABASE: Final = 65535
+MAX_CONNECTIONS: Final = 10_000
 MAX_MEMORY_KEYS: Final = 1_000_000_000
 MIN_MEMORY_BYTES: Final = 1024
 MAX_MEMORY_BYTES: Final = 1024**4
@@ -134,15 +139,15 @@ def _whole_number(low: int, high: int) -> Kind:
     return Kind(parse=parse, allowed=f"a whole number from {low} to {high}", metavar="N", takes="number")
 
 
-def _seconds(high: int) -> Kind:
+def _seconds(high: int, low: float = 0) -> Kind:
     def parse(text: str) -> float:
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip()) or float(text) > high:
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip()) or not low <= float(text) <= high:
             raise Unfit(quoted(text))
         return float(text)
 
     return Kind(
         parse=parse,
-        allowed=f"seconds from 0 to {high}, such as 5 or 0.5",
+        allowed=f"seconds from {low:g} to {high}, such as 5 or 0.5",
         metavar="SECONDS",
         show=lambda value: f"{value:g}",
         takes="number",
@@ -190,10 +195,27 @@ def _backend(text: str) -> str:
     if not found or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         raise Unfit("a text that is not a URL" if "@" in text or ":" in text else quoted(text))
     if scheme.lower() != "memory":
-        raise Unfit(f"a {scheme[:40].lower()}:// URL")
+        return _redis_url(text)
     if rest:
         raise Unfit("memory:// with something behind it")
     return "memory://"
+
+
+def _redis_url(text: str) -> str:
+    """A Redis URL, checked by the rules of the backend itself."""
+    url = text.strip()
+    scheme = url.partition("://")[0][:40].lower()
+    if scheme not in REDIS_SCHEMES:
+        raise Unfit(f"a {scheme}:// URL" if "://" in url else "a text that is not a URL")
+    from kvmcp.backends.redis.address import parse_url  # only where there is one to check
+
+    try:
+        parse_url(url)
+    except ValueError as error:
+        raise Unfit(
+            f"a {scheme}:// URL that cannot be used ({str(error).removeprefix('Redis URL: ')})"
+        ) from None
+    return url
 
 
 def _state_key(text: str) -> bytes:
@@ -216,7 +238,8 @@ class Row(Struct, frozen=True):
     """What there is to know about a setting besides its name, type and default.
 
     `unset` is shown where the value is None. `flag` is false where process lists must not show the value.
-    `serving` marks what matters to `kvmcp serve` alone.
+    `serving` marks what matters to `kvmcp serve` alone. `also` is a variable of another program that counts
+    where ours is not set.
     """
 
     kind: Kind
@@ -225,16 +248,26 @@ class Row(Struct, frozen=True):
     flag: bool = True
     secret: bool = False
     serving: bool = False
+    also: str = ""
 
 
 _TRANSPORTS: Final = _several(_one_of(*get_args(Transport)), "TRANSPORT")
 _TOOL_SETS: Final = _several(_one_of(*get_args(ToolSet)), "SET,…")
 _BACKEND: Final = Kind(
     parse=_backend,
-    allowed="memory:// (the one backend of this version)",
+    allowed="memory://, or a URL of Redis: " + _listed(f"{scheme}://" for scheme in REDIS_SCHEMES),
     metavar="URL",
     show=lambda value: redacted(str(value)),
 )
+_REDIS_URL: Final = Kind(
+    parse=_redis_url,
+    allowed=_listed(f"{scheme}://" for scheme in REDIS_SCHEMES),
+    metavar="URL",
+    show=lambda value: redacted(str(value)),
+)
+_TEXT: Final = Kind(parse=str, allowed="any text", metavar="TEXT")
+_PATH: Final = Kind(parse=str, allowed="the path of a file", metavar="FILE")
+_SECRET: Final = Kind(parse=str, allowed="any text", metavar="TEXT", show=lambda _value: MASK)
 _NAMESPACE: Final = Kind(
     parse=_namespace, allowed=f"1 to {MAX_NAMESPACE} of A-Z a-z 0-9 . _ -", metavar="NAME"
 )
@@ -257,10 +290,62 @@ class Settings(Struct, frozen=True, kw_only=True):
         str,
         Row(_BACKEND, "where values are kept; memory:// lasts as long as the process"),
     ] = "memory://"
+    redis_url: Annotated[
+        str | None,
+        Row(_REDIS_URL, "the Redis to use where backend is not set", unset="none", also="REDIS_URL"),
+    ] = None
+    db: Annotated[
+        int | None,
+        Row(_whole_number(0, MAX_DATABASE), "the Redis database, where the URL names none", unset="1"),
+    ] = None
+    max_connections: Annotated[
+        int,
+        Row(_whole_number(2, MAX_CONNECTIONS), "sockets to Redis at most; calls share one, watches another"),
+    ] = 32
     namespace: Annotated[
         str,
         Row(_NAMESPACE, "the part of the store that keys live in"),
     ] = "default"
+    key_prefix: Annotated[
+        str,
+        Row(_NAMESPACE, "the first part of every key in Redis, before the namespace"),
+    ] = "kvmcp"
+    redis_timeout: Annotated[
+        float,
+        Row(_seconds(MAX_GRACE_SECONDS, 0.001), "how long one call waits for Redis"),
+    ] = 5.0
+    redis_username: Annotated[
+        str,
+        Row(_TEXT, "the Redis user, where the URL names none"),
+    ] = ""
+    redis_password: Annotated[
+        str | None,
+        Row(_SECRET, "the Redis password, where the URL has none", unset="none", flag=False, secret=True),
+    ] = None
+    sentinel_username: Annotated[
+        str,
+        Row(_TEXT, "the user at the Sentinels themselves"),
+    ] = ""
+    sentinel_password: Annotated[
+        str | None,
+        Row(_SECRET, "the password at the Sentinels themselves", unset="none", flag=False, secret=True),
+    ] = None
+    redis_ca: Annotated[
+        str,
+        Row(_PATH, "PEM file of the authorities to trust over TLS; the system's where empty"),
+    ] = ""
+    redis_cert: Annotated[
+        str,
+        Row(_PATH, "PEM file of the client's certificate"),
+    ] = ""
+    redis_key: Annotated[
+        str,
+        Row(_PATH, "PEM file of the client certificate's key"),
+    ] = ""
+    redis_verify: Annotated[
+        Literal["yes", "no"],
+        Row(_one_of("yes", "no"), "whether the certificate of Redis is checked; no is for tests alone"),
+    ] = "yes"
     loop: Annotated[
         Loop,
         Row(_one_of(*get_args(Loop)), "the event loop; trio and uvloop must be installed"),
@@ -395,13 +480,28 @@ def load(flags: Mapping[str, str], environ: Mapping[str, str], read_file: ReadFi
         _file_source(flags, environ, read_file),
     )
     found = {setting.name: _first(setting, sources) for setting in SETTINGS}
+    url_wins = _comes_first(found["redis_url"], found["backend"])
+    if url_wins:
+        found["backend"] = None  # Not looked at: only the value that wins is read.
     values = {setting.name: _read(setting, given) for setting in SETTINGS if (given := found[setting.name])}
+    if url_wins:
+        values["backend"], found["backend"] = values["redis_url"], found["redis_url"]
     origins = {name: given.origin if given else Origin("default") for name, given in found.items()}
     return Loaded(msgspec.convert(values, Settings), origins, tuple(_unknown_variables(environ)))
 
 
 def _first(setting: Setting, sources: Iterable[_Source]) -> _Given | None:
     return next((given for source in sources if (given := source(setting)) is not None), None)
+
+
+def _comes_first(one: _Given | None, other: _Given | None) -> bool:
+    """Whether `one` is from a source that wins over that of `other`."""
+    if one is None or other is None:
+        return one is not None
+    return _RANK.index(one.origin.source) < _RANK.index(other.origin.source)
+
+
+_RANK: Final = ("flag", "environment", "file", "default")
 
 
 def _flag_source(flags: Mapping[str, str]) -> _Source:
@@ -418,8 +518,10 @@ def _environment_source(environ: Mapping[str, str], read_file: ReadFile) -> _Sou
         if setting.file_variable is not None:
             return _secret(setting.variable, setting.file_variable, environ, read_file)
         # Hosts that fill in templates leave the variables of unanswered questions empty: not set.
-        text = environ.get(setting.variable, "")
-        return _Given(text, Origin("environment", setting.variable)) if text else None
+        for variable in filter(None, (setting.variable, setting.row.also)):
+            if text := environ.get(variable, ""):
+                return _Given(text, Origin("environment", variable))
+        return None
 
     return find
 

@@ -5,7 +5,6 @@ import logging
 import os
 import secrets
 import signal
-import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -30,10 +29,10 @@ from kvmcp.core.request_state import MIN_KEY_BYTES, Sealer
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import Event, ListChanged, ListName
 from kvmcp.core.versions import LATEST_MODERN
-from kvmcp.core.wire.common import Content, Implementation, ToolAnnotations, ToolResult
+from kvmcp.core.wire.common import Content, Implementation, TextContent, ToolAnnotations, ToolResult
 from kvmcp.core.wire.params import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
 from kvmcp.io.driver import Driver
-from kvmcp.io.stdio import claim_stdio
+from kvmcp.io.stdio import claim_stdio, fill_standard_descriptors
 from kvmcp.io.transport import Transport
 from kvmcp.io.work import FunctionJob, Returned, Work
 from kvmcp.logs import configure
@@ -41,10 +40,13 @@ from kvmcp.tools.surface import TOOL_SETS
 
 logger = logging.getLogger("kvmcp.server")
 
+SHARED: Final = "A key-value store that is shared with other agents and outlives this conversation."
+PRIVATE: Final = (
+    "A key-value store of this server process: nobody else sees it, and it ends with the process."
+)
 INSTRUCTIONS: Final = (
-    "A key-value store that is shared with other agents and outlives this conversation, unless it runs on the "
-    "memory backend. Keys are UTF-8 strings, values are any JSON. A missing key is an answer (found: false), "
-    "not an error. Errors carry a code and say whether trying again can help; after UNKNOWN_OUTCOME read first."
+    "Keys are UTF-8 strings, values are any JSON. A missing key is an answer (found: false), not an error. "
+    "Errors carry a code and say whether trying again can help; after UNKNOWN_OUTCOME read first."
 )
 
 _LIST_OF: Final[dict[ListKind, ListName]] = {
@@ -84,7 +86,7 @@ class Server:
         self,
         name: str = "kvmcp",
         *,
-        version: str = __version__,
+        version: str = "0",
         title: str | None = None,
         instructions: str | None = None,
         backend: Backend | None = None,
@@ -242,9 +244,11 @@ def _first_annotation(function: Callable[..., object]) -> object:
 
 def from_settings(settings: Settings) -> Server:
     """The server that the settings describe."""
+    shared = PRIVATE if settings.backend.startswith("memory:") else SHARED
     return Server(
+        version=__version__,
         title="Key-value state for agents",
-        instructions=INSTRUCTIONS,
+        instructions=f"{shared} {INSTRUCTIONS}",
         backend=open_backend(settings),
         items=[tool for name in settings.tools for tool in TOOL_SETS[name]],
         namespace=settings.namespace,
@@ -254,28 +258,54 @@ def from_settings(settings: Settings) -> Server:
 
 
 def open_backend(settings: Settings) -> Backend:
-    """The store that `settings.backend`, a URL, names."""
+    """The store that `settings.backend`, a URL, names. Nothing is connected yet."""
+    if not settings.backend.startswith("memory:"):
+        return _open_redis(settings)
     return MemoryBackend(
         clock=time.monotonic, max_keys=settings.memory_max_keys, max_bytes=settings.memory_max_bytes
     )
 
 
+def _open_redis(settings: Settings) -> Backend:
+    from kvmcp.backends.redis import RedisOptions, open_backend  # Imported where it is configured only.
+
+    options = RedisOptions(
+        key_prefix=settings.key_prefix,
+        username=settings.redis_username,
+        password=settings.redis_password or "",
+        sentinel_username=settings.sentinel_username,
+        sentinel_password=settings.sentinel_password or "",
+        max_connections=settings.max_connections,
+        op_timeout=settings.redis_timeout,
+        tls_ca=settings.redis_ca,
+        tls_cert=settings.redis_cert,
+        tls_key=settings.redis_key,
+        tls_verify=settings.redis_verify == "yes",
+    )
+    if settings.db is not None:
+        options = msgspec.structs.replace(options, db=settings.db)
+    return open_backend(settings.backend, options)
+
+
 def serve(settings: Settings) -> int:
     """`kvmcp serve`: runs until the client has gone or a signal comes; the exit status."""
+    fill_standard_descriptors()
     configure(settings.log_level, settings.log_format)
-    if sys.stdin is not None and os.isatty(0):
+    if os.isatty(0):
         logger.warning(
             "waiting for an MCP client on standard input; Ctrl-D ends, `kvmcp serve --help` explains"
         )
     server = from_settings(settings)
     # Importing the event loop makes no garbage, so nothing is looked for until all is there; and what is there
-    # then stays, so it is never looked at again: 5% of the first answer (benchmarks/stdio.py), 15 ms of the exit.
+    # then stays, so it is never looked at again: 4% of the first answer (benchmarks/stdio.py), 15 ms of the exit.
     gc.disable()
 
     async def main() -> None:
         gc.freeze()
         gc.enable()
         await server.serve_stdio()
+        for number in (signal.SIGTERM, signal.SIGINT):  # The end has begun: there is nothing left to stop.
+            signal.signal(number, signal.SIG_IGN)
 
     _run(settings, main)
     return 0
@@ -347,7 +377,11 @@ def call_tool(settings: Settings, name: str, arguments: bytes) -> ToolResult:
         raise Refused("no answer" if response.error is None else response.error.message)
     result = response.result
     structured = bytes(result.structured_content) or None
-    return ToolResult(result.content, structured, result.is_error)
+    if structured is None or result.is_error:
+        return ToolResult(result.content, structured, result.is_error)
+    # The first block of a structured result is its data as text; notes follow.
+    notes = tuple(block.text for block in result.content[1:] if isinstance(block, TextContent))
+    return ToolResult(result.content[:1], structured, notes=notes)
 
 
 def _call_message(name: str, arguments: bytes) -> bytes:

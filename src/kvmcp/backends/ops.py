@@ -5,7 +5,6 @@ order. Keys arrive as `NsKey`, which only `Namespace.key` makes, so that no oper
 """
 
 from enum import StrEnum
-from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
@@ -41,16 +40,10 @@ class Namespace(Struct, frozen=True, gc=False):
     name: str
 
     def space(self, kind: str = KIND_VALUE) -> str:
-        return _space(self.name, kind)
+        return f"{{{self.name}}}:{kind}"
 
     def key(self, name: str, kind: str = KIND_VALUE) -> NsKey:
-        return NsKey(_space(self.name, kind), name)
-
-
-@lru_cache(maxsize=1024)
-def _space(namespace: str, kind: str) -> str:
-    """Made once: keys of one space then share its text, which is also quicker to compare (benchmarks/core.py)."""
-    return f"{{{namespace}}}:{kind}"
+        return NsKey(f"{{{self.name}}}:{kind}", name)
 
 
 def is_namespace(name: str) -> bool:

@@ -8,12 +8,12 @@ group owns every task of the connection; leaving `run` means that all are gone.
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint_if_cancelled, current_token
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from kvmcp.backends.base import Backend, Ops, Replies
 from kvmcp.core.commands import (
@@ -79,7 +79,6 @@ class Driver:
         self._backend = backend
         self._shutdown_grace = shutdown_grace
         self._tasks: TaskGroup
-        self._now: Callable[[], float] = anyio.current_time
         self._reading = anyio.CancelScope()
         self._alarm = anyio.CancelScope()
         self._sending = False
@@ -95,7 +94,6 @@ class Driver:
 
     async def run(self) -> None:
         """Serve until the peer has closed its end, or `stop`; returns within the shutdown grace after that."""
-        self._now = _loop_clock()
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._keep_time)
@@ -110,12 +108,12 @@ class Driver:
 
     def stop(self) -> None:
         """Take no more requests, finish what was accepted; `run` then returns within the shutdown grace."""
-        self._machine.begin_shutdown(self._now())
+        self._machine.begin_shutdown(anyio.current_time())
         self._reading.cancel()
 
     def publish(self, event: Event) -> None:
         """Something changed that this peer may want to know; it is told as soon as it reads."""
-        now = self._now()
+        now = anyio.current_time()
         self._machine.publish(event, now)
         self._alarm.deadline = now  # The timer's task takes the turn: a publisher never waits for a reader.
 
@@ -169,7 +167,7 @@ class Driver:
 
     async def _flush(self) -> None:
         # Contenders wait here and find nothing left to send: the data are taken by whoever sends. An anyio.Lock
-        # would do, if it did not ask for the running task each time (benchmarks/stdio.py).
+        # would do, but asks for the running task each time: 4 of 50 us at depth 1 (benchmarks/stdio.py).
         while self._sending:
             self._sent = self._sent or anyio.Event()
             await self._sent.wait()
@@ -202,7 +200,7 @@ class Driver:
     def _lose_peer(self) -> None:
         """Nobody reads our answers any more: no more input either, and what runs is finished unheard."""
         self._peer_gone = True
-        self._machine.receive_eof(self._now())
+        self._machine.receive_eof(anyio.current_time())
         self._reading.cancel()
 
     # --- input ---
@@ -220,10 +218,10 @@ class Driver:
                 logger.debug("reading failed: %s", error)
                 data = b""
             if not data:
-                machine.receive_eof(self._now())
+                machine.receive_eof(anyio.current_time())
                 await self.turn()
                 return
-            machine.receive_data(data, self._now())
+            machine.receive_data(data, anyio.current_time())
             await self.turn()
 
     # --- the backend ---
@@ -239,7 +237,7 @@ class Driver:
                 self._fail_batch(command, error)
                 return
             if replies is not None:
-                self._machine.complete(command.ticket, replies, self._now())
+                self._machine.complete(command.ticket, replies, anyio.current_time())
                 return
         self._batches.append(command)
         self._batch_waits.set()
@@ -278,7 +276,7 @@ class Driver:
         await self.turn()
 
     def _complete_batches(self, commands: list[RunBatch], replies: Replies) -> None:
-        now, start = self._now(), 0
+        now, start = anyio.current_time(), 0
         for command in commands:
             self._batches.popleft()
             end = start + len(command.ops)
@@ -287,13 +285,13 @@ class Driver:
 
     def _fail_batch(self, command: RunBatch, error: Exception) -> None:
         logger.error("the backend raised, which is a bug in it", exc_info=error)
-        self._machine.complete(command.ticket, BatchFailed(), self._now())
+        self._machine.complete(command.ticket, BatchFailed(), anyio.current_time())
 
     # --- jobs ---
 
     def _start_job(self, ticket: Ticket, job: Job) -> None:
         async def tell(said: Said) -> None:
-            self._machine.tell(ticket, said, self._now())
+            self._machine.tell(ticket, said, anyio.current_time())
             await self.turn()
             await checkpoint_if_cancelled()  # A job that only reports must notice that it was stopped.
 
@@ -305,7 +303,7 @@ class Driver:
         try:
             with self._jobs[ticket][0]:
                 outcome = await self._outcome(job, work)
-                self._machine.complete(ticket, outcome, self._now())
+                self._machine.complete(ticket, outcome, anyio.current_time())
         finally:
             del self._jobs[ticket]
         # Also for a job that was stopped: it may have stopped itself by a question, whose flush was cancelled.
@@ -335,7 +333,7 @@ class Driver:
             deadline = self._machine.next_deadline()
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
                 await anyio.sleep_forever()
-            self._machine.handle_timeout(self._now())
+            self._machine.handle_timeout(anyio.current_time())
             self._run_commands()
             self._turn_wanted.set()
 
@@ -343,11 +341,3 @@ class Driver:
 def _check_replies(ops: Sequence[object], replies: Sequence[object]) -> None:
     if len(replies) != len(ops):
         raise TypeError(f"the backend gave {len(replies)} replies to {len(ops)} operations")
-
-
-def _loop_clock() -> Callable[[], float]:
-    """`anyio.current_time`; on asyncio the loop's own clock, for looking the loop up costs more (benchmarks/stdio.py)."""
-    token: object = current_token()
-    loop = getattr(token, "native_token", token)  # Before anyio 4.11 the token is the loop itself.
-    clock: Callable[[], float] = getattr(loop, "time", anyio.current_time)
-    return clock

@@ -7,17 +7,9 @@ from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 
+from kvmcp.backends.checks import FAULTS, expire_fault, keys_fault, publish_fault, set_fault, wrong
 from kvmcp.backends.glob import Glob, compile_glob
-from kvmcp.backends.memory.checks import (
-    FAULTS,
-    expire_fault,
-    keys_fault,
-    no_room,
-    publish_fault,
-    set_fault,
-    size_of,
-    wrong,
-)
+from kvmcp.backends.memory.checks import no_room, size_of
 from kvmcp.backends.memory.keyspace import GONE, NEVER, Deadlines, Entry, Space
 from kvmcp.backends.memory.watchers import Watchers
 from kvmcp.backends.ops import (

@@ -1,0 +1,21 @@
+"""Redis and Valkey as the store: `open_backend(url, options)`.
+
+Nothing imports this package unless a Redis URL is configured.
+
+    address, options    where the servers are, and how to behave
+    commands, checks    operations ▸ RESP commands, and their replies back; what is refused unsent
+    values, scan        stored values as JSON; pages of names
+    errors              Redis's errors ▸ the documented codes
+    resp, greeting      RESP3 without I/O: bytes in, replies and pushes out; the first commands
+    wire, link, lane    what was really written; one connection; its upkeep and the queue before it
+    job, spread         one operation until its reply; operations that a cluster takes in parts
+    routes, topology, cluster   which server; asked of Sentinels and nodes; slots and redirections
+    watch, events       changes of keys and messages on channels
+    host, loops         background work on whichever loop runs
+    backend             all of it behind the `Backend` contract
+"""
+
+from kvmcp.backends.redis.backend import RedisBackend, open_backend
+from kvmcp.backends.redis.options import RedisOptions
+
+__all__ = ["RedisBackend", "RedisOptions", "open_backend"]
