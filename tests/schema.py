@@ -206,12 +206,41 @@ def validate_server_message(revision: str, message: bytes, request_method: str |
     `request_method` is the method of the request that a response answers; without it the result is held to
     the generic `Result` only.
     """
-    _validate("Server", revision, bytes(message), request_method)
+    if not _is_of_tasks(revision, bytes(message), request_method):
+        _validate("Server", revision, bytes(message), request_method)
 
 
 def validate_client_message(revision: str, message: bytes, request_method: str | None = None) -> None:
     """Raise `SchemaViolation` unless a client may send `message`; see `validate_server_message`."""
     _validate("Client", revision, bytes(message), request_method)
+
+
+def _is_of_tasks(revision: str, message: bytes, request_method: str | None) -> bool:
+    """Whether a message is of the tasks extension, which has no schema: then it is checked here."""
+    parsed = _parse(revision, message) if revision >= FIRST_MODERN else None
+    if not isinstance(parsed, dict):
+        return False
+    result = parsed.get("result")
+    if request_method in ("tasks/update", "tasks/cancel") and isinstance(result, dict):
+        if result.keys() > {"resultType", "_meta"} or result.get("resultType") != "complete":
+            raise SchemaViolation(f"{request_method} is acknowledged with nothing else: {_shape(result)}")
+        return True
+    task = parsed.get("params") if parsed.get("method") == "notifications/tasks" else result
+    if not isinstance(task, dict) or "taskId" not in task:
+        return False
+    _check_task(task)
+    return True
+
+
+def _check_task(task: JsonObject) -> None:
+    """A task as SEP-2663 has it: flat, with the members that its status asks for, and no others of them."""
+    needed = {"taskId", "status", "createdAt", "lastUpdatedAt", "ttlMs"}
+    if not needed <= task.keys() or task["ttlMs"] <= 0:
+        raise SchemaViolation(f"a task needs {sorted(needed)}: {_shape(task)}")
+    by_status = {"input_required": {"inputRequests"}, "completed": {"result"}, "failed": {"error"}}
+    allowed = set() if task.get("resultType") == "task" else by_status.get(task["status"], set())
+    if {"inputRequests", "result", "error", "requestState", "task"} & task.keys() != allowed:
+        raise SchemaViolation(f"a {task['status']} task has {sorted(allowed)}: {_shape(task)}")
 
 
 @lru_cache(maxsize=4096)

@@ -436,11 +436,17 @@ TestSettling = pytest.mark.req("settles-once", "cancellation-silent")(Settling.T
 SEALED_FOR: Final = digest("tools/call", Raw(b'{"name":"x"}'))
 
 
+# json.dumps writes an infinite number as `Infinity`, which is no JSON and comes in no answer.
+json_texts = (
+    json_values.map(json.dumps)
+    .filter(lambda text: "Infinity" not in text)
+    .map(lambda text: Raw(text.encode()))
+)
+
+
 @req("state-protected")
 @given(
-    answers=st.dictionaries(
-        st.text(max_size=5), json_values.map(lambda value: Raw(json.dumps(value).encode())), max_size=3
-    ),
+    answers=st.dictionaries(st.text(max_size=5), json_texts, max_size=3),
     principal=st.text(max_size=5),
     data=st.data(),
 )

@@ -79,14 +79,18 @@ def needed(requests: Mapping[str, ClientRequest]) -> bytes:
 
 
 class ClientAsking:
-    """Carries out `AskClient` and `Ask` for the exchanges of one session."""
+    """Carries out `AskClient` and `Ask` for the exchanges of one session.
 
-    def __init__(self, service: Service, exchanges: Exchanges, out: list[bytes]) -> None:
+    `name` goes into the ids of our requests where they must differ from those of other sessions (HTTP).
+    """
+
+    def __init__(self, service: Service, exchanges: Exchanges, out: list[bytes], name: str = "") -> None:
         self._service = service
         self._exchanges = exchanges
         self._out = out
         self._sent: dict[Id, tuple[Exchange, str]] = {}
         self._count = 0
+        self._id = b'"' + name.encode() + b'-%d"' if name else b"%d"
         self._unanswered: ToolError | None = None
 
     def ask(self, exchange: Exchange, requests: Mapping[str, ClientRequest]) -> None:
@@ -147,13 +151,17 @@ class ClientAsking:
             return
         for key, (method, params) in asked.items():
             self._count += 1
-            id = b"%d" % self._count
+            id = self._id % self._count
             self._sent[id] = (exchange, key)
             self._out.append(jsonrpc.request(id, method, params))
         if asked:
             self._exchanges.wait_for_client(exchange)
         else:
             self._exchanges.resume_client(exchange)
+
+    def awaits(self, id: Id | None) -> bool:
+        """Whether `id` is that of a request of ours that the client has not answered."""
+        return id in self._sent
 
     def receive(self, id: Id, result: Raw) -> None:
         """The client answered one of our requests. Unknown ids are late answers, and ignored."""

@@ -11,12 +11,16 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.mirrors import Mirror, read_mirrors
 from kvmcp.core.plan import Context, Plan
 from kvmcp.core.uritemplate import UriTemplate
 from kvmcp.core.wire.common import Annotations, Icon, PromptArgument, ToolAnnotations
 
-Feature: TypeAlias = Literal["tools", "resources", "prompts", "completions"]
+Feature: TypeAlias = Literal["tools", "resources", "prompts", "completions", "tasks"]
 ListKind: TypeAlias = Literal["tools", "resources", "templates", "prompts"]
+
+TaskSupport: TypeAlias = Literal["forbidden", "optional", "required"]
+"""`required`: clients of 2026-07-28 without the tasks extension are refused. Legacy clients always wait."""
 
 TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 """What every revision's specification recommends and every host takes."""
@@ -67,6 +71,8 @@ class Tool(Struct, frozen=True, kw_only=True):
     meta: Raw | UnsetType = UNSET
     continuations: tuple[type[Struct], ...] = ()
     """The types of `AskClient.then` that this tool uses."""
+    task_support: TaskSupport = "forbidden"
+    """Whether a job that it plans may outlive the request, as a task, where the client can do with that."""
     listed: bool = True
     """Whether lists show it. A tool that is not listed can still be called by name."""
 
@@ -142,6 +148,7 @@ class Catalog:
         self._templates: _Shelf[ResourceTemplate] = _Shelf()
         self._prompts: _Shelf[Prompt] = _Shelf()
         self._features: set[Feature] = set(features)
+        self._mirrors: dict[str, tuple[Mirror, ...]] = {}
         self._numbers = 0
         self.revision: dict[ListKind, int] = {"tools": 0, "resources": 0, "templates": 0, "prompts": 0}
         """How often each list has changed."""
@@ -153,7 +160,8 @@ class Catalog:
     def add(self, item: Item) -> ListKind:
         """Offer one more thing. Returns the list that changed, to be published.
 
-        Raises LocalProtocolError where the name or URI is taken or cannot be used.
+        Raises LocalProtocolError where the name or URI is taken or cannot be used, and where a tool's schema
+        has an `x-mcp-header` that clients would refuse it for.
         """
         match item:
             case Tool():
@@ -161,7 +169,13 @@ class Catalog:
                     raise LocalProtocolError(
                         f"tool name {item.name!r}: 1 to 128 of A-Z a-z 0-9 _ . - are allowed"
                     )
-                return self._put("tools", "tools", self._tools, item.name, item)
+                mirrors = read_mirrors(item.arguments.schema)
+                kind = self._put("tools", "tools", self._tools, item.name, item)
+                if item.task_support != "forbidden":
+                    self._features.add("tasks")
+                if mirrors:
+                    self._mirrors[item.name] = mirrors
+                return kind
             case Resource():
                 return self._put("resources", "resources", self._resources, item.uri, item)
             case ResourceTemplate():
@@ -173,6 +187,7 @@ class Catalog:
         """Stop offering something. Returns the list that changed. Raises LocalProtocolError if it is not there."""
         match item:
             case Tool(name=key):
+                self._mirrors.pop(key, None)
                 return self._drop("tools", self._tools, key)
             case Resource(uri=key):
                 return self._drop("resources", self._resources, key)
@@ -206,6 +221,15 @@ class Catalog:
     def tool(self, name: str) -> Tool | None:
         entry = self._tools.get(name)
         return entry[1] if entry is not None else None
+
+    @property
+    def has_mirrors(self) -> bool:
+        """Whether any tool's arguments are repeated in headers."""
+        return bool(self._mirrors)
+
+    def mirrors(self, name: str) -> tuple[Mirror, ...]:
+        """The arguments of a tool that HTTP clients repeat in headers."""
+        return self._mirrors.get(name, ())
 
     def prompt(self, name: str) -> Prompt | None:
         entry = self._prompts.get(name)

@@ -95,4 +95,11 @@ class Ask(Struct, frozen=True, gc=False):
     requests: Mapping[str, ClientRequest]
 
 
-Said: TypeAlias = Progress | Log | Ask
+class HangUp(Struct, frozen=True, gc=False):
+    """Let go of the connection while the job goes on; the client comes back for the rest (HTTP, since 2025-11-25).
+
+    Elsewhere it does nothing: there the client could not come back.
+    """
+
+
+Said: TypeAlias = Progress | Log | Ask | HangUp

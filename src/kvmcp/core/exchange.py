@@ -111,6 +111,8 @@ class Exchange(Struct):
     questions: Questions | None = None
     """What the client is asked; None for the many that ask nothing."""
     progress: float = float("-inf")
+    as_task: bool = False
+    """Whether a job that it plans becomes a task: the tool and the client both opted in."""
 
     @property
     def settled(self) -> bool:
@@ -140,11 +142,13 @@ class Exchanges:
     `out` is the session's outbox: rendered messages, in order.
     """
 
-    def __init__(self, limits: Limits, out: list[bytes]) -> None:
+    def __init__(self, limits: Limits, out: list[bytes], first_ticket: Ticket = 0) -> None:
         self._limits = limits
         self._out = out
         self.open: dict[Id, Exchange] = {}
         self.asking: Asking
+        self.start_task: Callable[[Exchange, object], None]
+        """What becomes of a job that is to run as a task (`Exchange.as_task`)."""
         self.commands: list[Command] = []
         self.deadlines: Deadlines[Ticket] = Deadlines()
         self.now = 0.0
@@ -153,7 +157,7 @@ class Exchanges:
         self._counts: list[int] = []
         self._batches: dict[Ticket, _Batch] = {}
         self._slow: dict[Ticket, Exchange] = {}
-        self._tickets = 0
+        self._first_ticket = self._tickets = first_ticket
         self._calls_out = 0
         self.rendered = 0
         """Bytes of large answers that were not taken yet."""
@@ -237,6 +241,9 @@ class Exchanges:
         if not isinstance(plan, Start):  # Handlers of users without a type checker return what they like.
             self.blame(exchange, TypeError(f"a handler returned {type(plan).__name__}, which is no plan"))
             return
+        if exchange.as_task:
+            self.start_task(exchange, plan.job)
+            return
         if not self._has_room(exchange):
             return
         exchange.phase = Phase.WORKING
@@ -246,12 +253,16 @@ class Exchanges:
         self.commands.append(StartWork(exchange.ticket, plan.job))
 
     def _has_room(self, exchange: Exchange) -> bool:
-        limit = self._limits.open_exchanges
-        if len(self._slow) < limit or exchange.ticket:
+        if len(self._slow) < self._limits.open_exchanges or exchange.ticket:
             return True
+        self.refuse_for_room(exchange)
+        return False
+
+    def refuse_for_room(self, exchange: Exchange) -> None:
+        """Settle a request for which there is no room."""
+        limit = self._limits.open_exchanges
         problem = f"{limit} requests wait already, which is the limit; try again when some are answered"
         self.fail(exchange, ToolError("TOO_MANY_REQUESTS", problem, retryable=True))
-        return False
 
     # --- commands and their completion ---
 
@@ -295,7 +306,7 @@ class Exchanges:
         if batch is not None:
             self._complete_batch(ticket, batch, outcome)
             return
-        if not 0 < ticket <= self._tickets:
+        if not self._first_ticket < ticket <= self._tickets:
             raise LocalProtocolError(f"ticket {ticket} was never given")
         if not isinstance(outcome, WorkDone | WorkFailed):
             raise LocalProtocolError(f"work ends as WorkDone or WorkFailed, not {type(outcome).__name__}")
@@ -452,7 +463,7 @@ class Exchanges:
 
     def work(self, ticket: Ticket) -> Exchange | None:
         """The exchange of a running job; None where it is settled. Raises LocalProtocolError as `complete` does."""
-        if not 0 < ticket <= self._tickets:
+        if not self._first_ticket < ticket <= self._tickets:
             raise LocalProtocolError(f"ticket {ticket} was never given")
         exchange = self._slow.get(ticket)
         return exchange if exchange is not None and exchange.job else None

@@ -40,5 +40,38 @@ class Limits(Struct, frozen=True):
     before they kill; a second is left for writing the last answers."""
     list_page: int = 250
     """Items on one page of a list. Hosts load all pages at start, so few pages; 250 tools are ~250 kB."""
+    tasks: int = 1024
+    """Tasks of which the state is kept; those that are over go first."""
+    task_timeout: float = 2700.0
+    """The longest run of a task's coroutine, and the longest wait for the client's input to it: 45 minutes."""
+    task_lifetime: float = 3600.0
+    """How long a task is known from its creation on, its outcome included: a quarter of an hour to fetch it."""
+    task_poll_ms: int = 1000
+    """How often a client shall ask for the state of a task. A status change is told at once to those who listen."""
     log_messages: int = 256
     """Log and progress notifications of one coroutine that wait for the peer to read; more are dropped."""
+    body_timeout: float = 30.0
+    """HTTP: from the head of a request to the end of its body. 4 MiB at 1.1 Mbit/s, or a sender that trickles."""
+    keep_alive: float = 15.0
+    """HTTP: seconds of waiting after which a response becomes a stream, and between the comments on one.
+    Proxies cut a silent connection after 30 to 60 s."""
+    open_requests: int = 4096
+    """HTTP: requests that are open at once, in one process, streams included: as many as `pending_calls`."""
+    open_streams: int = 1024
+    """HTTP: listens and GET streams that are open at once, in one process. Each holds a connection for hours."""
+    sessions: int = 10_000
+    """HTTP: legacy sessions of which this process remembers something; about 2 KiB each."""
+    session_lifetime: float = 86_400.0
+    """HTTP: how long a legacy session id is accepted. A client that is told 404 initializes again."""
+    session_idle: float = 3600.0
+    """HTTP: how long something is remembered of a legacy session that sends nothing."""
+    stored_streams: int = 1024
+    """HTTP: legacy streams whose events are kept for `Last-Event-ID`; about a thousand breaks at once."""
+    stored_events: int = 256
+    """HTTP: events kept of one stream, the newest. Progress once a second makes 256 in four minutes."""
+    stored_bytes: int = 64 * 1024 * 1024
+    """HTTP: events kept of all streams together: a sixteenth of the memory of a small container."""
+    stored_seconds: float = 300.0
+    """HTTP: how long a stream is kept after its last event. Clients come back within seconds."""
+    retry_ms: int = 1000
+    """HTTP: when a client whose stream ends shall come back. A second is no burden and no wait."""

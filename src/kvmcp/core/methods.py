@@ -21,6 +21,7 @@ from kvmcp.core.modern import ModernDialect
 from kvmcp.core.plan import Answer, Context, Plan, ToolError, resource_not_found
 from kvmcp.core.service import Dialect, Service
 from kvmcp.core.subscriptions import Subscription
+from kvmcp.core.tasks import TASKS_REQUIRED, Task, Tasks, declares_tasks
 from kvmcp.core.wire.common import CompletionResult, LogLevel
 from kvmcp.core.wire.params import (
     CallParams,
@@ -36,6 +37,8 @@ from kvmcp.core.wire.params import (
     ReadParams,
     SetLevelParams,
     SubscribeParams,
+    TaskParams,
+    UpdateTaskParams,
 )
 
 
@@ -59,6 +62,8 @@ class Conversation(Protocol):
     def changes(self) -> Subscription: ...
     def send(self, message: bytes) -> None: ...
     def refuse(self, id: Id, error: RpcError) -> None: ...
+    @property
+    def tasks(self) -> Tasks: ...
     def open_legacy(self, id: Id, params: InitializeParams) -> None: ...
     def set_log_level(self, level: LogLevel) -> None: ...
     def has_room_for(self, uris: int) -> bool: ...
@@ -152,8 +157,21 @@ def call_tool(session: Conversation, request: Request, params: CallParams, admit
         tool.continuations,
         notes,
     )
+    if tool.task_support != "forbidden" and not _decides_on_task(session, exchange, tool):
+        return
     if not _is_resumed(session, exchange, params):
         session.exchanges.begin(exchange, tool.plan, arguments, admitted.context)
+
+
+def _decides_on_task(session: Conversation, exchange: Exchange, tool: Tool) -> bool:
+    """Whether the call may go on; if the client can do with one, its job becomes a task."""
+    if not isinstance(exchange.dialect, ModernDialect):
+        return True
+    exchange.as_task = declares_tasks(exchange.context)
+    if exchange.as_task or tool.task_support == "optional":
+        return True
+    session.refuse(exchange.id, TASKS_REQUIRED)
+    return False
 
 
 _NO_ARGUMENTS: Final = msgspec.Raw(b"{}")
@@ -281,8 +299,12 @@ def listen(session: Conversation, request: Request, params: ListenParams, admitt
         prompts_list_changed=wanted.prompts_list_changed and catalog.offers("prompts"),
         resources_list_changed=wanted.resources_list_changed and catalog.offers("resources"),
         resource_subscriptions=uris,
+        task_ids=_known_tasks(session, wanted.task_ids, admitted.context),
     )
     exchange = _exchange(request, admitted, ())
+    if wanted.task_ids and not declares_tasks(admitted.context):
+        session.refuse(request.id, TASKS_REQUIRED)
+        return
     if not any(map(catalog.offers, _SUBSCRIBABLE)):
         session.refuse(request.id, RpcError(METHOD_NOT_FOUND, "nothing here can be subscribed to"))
     elif not session.has_room_for(len(uris)):
@@ -291,7 +313,13 @@ def listen(session: Conversation, request: Request, params: ListenParams, admitt
         session.send(session.service.modern.acknowledged(request.id, granted))
 
 
-_SUBSCRIBABLE: Final[tuple[Feature, ...]] = ("tools", "resources", "prompts")
+def _known_tasks(session: Conversation, ids: tuple[str, ...], context: Context) -> tuple[str, ...]:
+    """Those of the caller's; others are left out of the acknowledgement."""
+    now = session.exchanges.now
+    return tuple(id for id in dict.fromkeys(ids) if session.tasks.find(id, context.caller, now) is not None)
+
+
+_SUBSCRIBABLE: Final[tuple[Feature, ...]] = ("tools", "resources", "prompts", "tasks")
 
 
 def _is_servable(catalog: Catalog, uri: str) -> bool:
@@ -301,6 +329,42 @@ def _is_servable(catalog: Catalog, uri: str) -> bool:
 def _too_many(session: Conversation) -> RpcError:
     limit = session.service.limits.subscribed_resources
     return RpcError(INVALID_REQUEST, f"{limit} resources are watched at most on one connection")
+
+
+# --- tasks ---
+
+
+def get_task(session: Conversation, request: Request, params: TaskParams, admitted: Admitted) -> None:
+    task = _task(session, request, params, admitted)
+    if task is not None:
+        session.send(session.service.modern.task_state(request.id, session.tasks.state(task)))
+
+
+def update_task(
+    session: Conversation, request: Request, params: UpdateTaskParams, admitted: Admitted
+) -> None:
+    task = _task(session, request, params, admitted)
+    if task is not None:
+        session.tasks.answer(task, params.input_responses, session.exchanges.now)
+        session.send(session.service.modern.done(request.id))
+
+
+def cancel_task(session: Conversation, request: Request, params: TaskParams, admitted: Admitted) -> None:
+    task = _task(session, request, params, admitted)
+    if task is not None:
+        session.tasks.cancel(task, session.exchanges.now)
+        session.send(session.service.modern.done(request.id))
+
+
+def _task(session: Conversation, request: Request, params: TaskParams, admitted: Admitted) -> Task | None:
+    """The task that a request names; None where it was refused."""
+    if not declares_tasks(admitted.context):
+        session.refuse(request.id, TASKS_REQUIRED)
+        return None
+    task = session.tasks.find(params.task_id, admitted.context.caller, session.exchanges.now)
+    if task is None:
+        session.refuse(request.id, RpcError(INVALID_PARAMS, "no such task"))
+    return task
 
 
 def _row(
@@ -329,6 +393,9 @@ METHODS: Final[Mapping[str, Method]] = {
     "resources/subscribe": _row(SubscribeParams, subscribe, modern=False, feature="resources"),
     "resources/unsubscribe": _row(SubscribeParams, unsubscribe, modern=False, feature="resources"),
     "server/discover": _row(Params, discover, legacy=False),
+    "tasks/get": _row(TaskParams, get_task, legacy=False, feature="tasks"),
+    "tasks/update": _row(UpdateTaskParams, update_task, legacy=False, feature="tasks"),
+    "tasks/cancel": _row(TaskParams, cancel_task, legacy=False, feature="tasks"),
     "subscriptions/listen": _row(ListenParams, listen, legacy=False),
 }
 """Every request that a server answers."""

@@ -46,6 +46,18 @@ def is_envelope(meta: Raw) -> bool:
     return len(_decode_mark(meta).protocol_version) > 0
 
 
+def envelope_version(meta: Raw) -> str | None:
+    """The version that an envelope names, as text whatever it is; None where `meta` is no envelope.
+
+    Raises msgspec.DecodeError where it is no object.
+    """
+    raw = _decode_mark(meta).protocol_version if len(meta) else Raw()
+    if not len(raw):
+        return None
+    version = msgspec.json.decode(raw)
+    return version if isinstance(version, str) else bytes(raw).decode()
+
+
 def read_envelope(meta: Raw, caller: Caller) -> Context | RpcError:
     """The context of a modern request: -32602 where the envelope does not fit, -32022 for a foreign version."""
     try:
@@ -88,6 +100,12 @@ class _Cached(Struct, rename="camel"):
     cache_scope: str
 
 
+def asked_of_client(request: ClientRequest) -> dict[str, object]:
+    """An entry of `inputRequests`."""
+    method, params = projection.client_request(request, elicitation_id=None)
+    return {"method": method, "params": Raw(params)}
+
+
 class ModernDialect:
     """How revision 2026-07-28 is written."""
 
@@ -119,10 +137,7 @@ class ModernDialect:
         return self._complete(body, LIST_TTL_MS, public=True)
 
     def input_required(self, id: Id, requests: Mapping[str, ClientRequest], state: str) -> bytes:
-        asked = {
-            key: {"method": method, "params": Raw(params)}
-            for key, (method, params) in ((key, self.ask(request)) for key, request in requests.items())
-        }
+        asked = {key: asked_of_client(request) for key, request in requests.items()}
         body = b'{"resultType":"input_required","inputRequests":%b,"requestState":%b,%b}'
         return jsonrpc.response(id, body % (_encode(asked), _encode(state), self._meta))
 
@@ -188,6 +203,19 @@ class ModernDialect:
         meta = b'%b,"%b":%b}' % (self._meta[:-1], SUBSCRIPTION_ID.encode(), id)
         return jsonrpc.response(id, b'{"resultType":"complete",%b}' % meta)
 
-    def ask(self, request: ClientRequest) -> tuple[str, bytes]:
-        """Method and params of an entry of `inputRequests`."""
-        return projection.client_request(request, elicitation_id=None)
+    # --- tasks ---
+
+    def task_created(self, id: Id, task: bytes) -> bytes:
+        """The answer to a call that has become a task. `task` is a JSON object."""
+        return jsonrpc.response(id, b'{"resultType":"task",%b,%b}' % (task[1:-1], self._meta))
+
+    def task_state(self, id: Id, task: bytes) -> bytes:
+        return jsonrpc.response(id, self._complete(task))
+
+    def done(self, id: Id) -> bytes:
+        """A result that says nothing."""
+        return jsonrpc.response(id, b'{"resultType":"complete",%b}' % self._meta)
+
+    def task_changed(self, task: bytes, subscription: Id) -> bytes:
+        params = b'{"_meta":{"%b":%b},%b}' % (SUBSCRIPTION_ID.encode(), subscription, task[1:-1])
+        return jsonrpc.notification("notifications/tasks", params)

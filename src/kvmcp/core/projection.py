@@ -41,6 +41,7 @@ from kvmcp.core.wire.definitions import (
     TemplateDefinition,
     ToolDefinition,
 )
+from kvmcp.core.wire.params import TASKS
 
 LIST_MEMBER: Final[dict[ListKind, bytes]] = {
     "tools": b'"tools"',
@@ -213,6 +214,7 @@ class _Capabilities(Struct, omit_defaults=True):
     prompts: _ListCapability | UnsetType = UNSET
     logging: Raw | UnsetType = UNSET
     completions: Raw | UnsetType = UNSET
+    extensions: dict[str, Raw] | UnsetType = UNSET
 
 
 def capabilities(catalog: Catalog, version: str) -> Struct:
@@ -226,6 +228,7 @@ def capabilities(catalog: Catalog, version: str) -> Struct:
         prompts=listed if catalog.offers("prompts") else UNSET,
         logging=Raw(b"{}"),
         completions=Raw(b"{}") if catalog.offers("completions") and version >= "2025-03-26" else UNSET,
+        extensions={TASKS: Raw(b"{}")} if catalog.offers("tasks") and version in MODERN else UNSET,
     )
 
 

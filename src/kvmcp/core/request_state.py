@@ -66,25 +66,42 @@ class Sealer:
 
     def seal(self, state: State, principal: str, request: str, expires: float, nonce: str) -> str:
         """`request` is the request's `digest`, `expires` a moment of the driver's clock."""
-        body = _Sealed(principal, request, expires + self._wall_offset, nonce, state)
-        payload = urlsafe_b64encode(_encode(body)).decode()
-        return f"{_PREFIX}{payload}.{self._mac(payload)}"
+        return self.sign(_PREFIX, _encode(_Sealed(principal, request, self.wall(expires), nonce, state)))
 
     def open(self, sealed: str, principal: str, request: str, now: float) -> State | None:
         """The state, or None where it was not made by us, for this principal and request, or is too old."""
-        payload, _, mac = sealed.removeprefix(_PREFIX).rpartition(".")
-        if not sealed.startswith(_PREFIX) or not sealed.isascii():
-            return None
-        # The MAC before anything else: nothing that we did not write is ever parsed.
-        if not hmac.compare_digest(mac, self._mac(payload)):
+        payload = self.verify(_PREFIX, sealed)
+        if payload is None:
             return None
         try:
-            body = _decode_sealed(urlsafe_b64decode(payload))
-        except (Base64Error, msgspec.DecodeError):
+            body = _decode_sealed(payload)
+        except msgspec.DecodeError:
             return None
         if body.principal != principal or body.digest != request:
             return None
-        return body.state if now + self._wall_offset < body.expires else None
+        return body.state if self.wall(now) < body.expires else None
 
-    def _mac(self, payload: str) -> str:
-        return hmac.new(self._key, payload.encode(), hashlib.sha256).hexdigest()
+    def wall(self, moment: float) -> float:
+        """A moment of the driver's clock as Unix time."""
+        return moment + self._wall_offset
+
+    def sign(self, prefix: str, payload: bytes) -> str:
+        """`payload` as visible ASCII that only we can have written. `prefix` says what it is for."""
+        body = prefix + urlsafe_b64encode(payload).decode()
+        return f"{body}.{self._mac(body)}"
+
+    def verify(self, prefix: str, signed: str) -> bytes | None:
+        """The payload, or None where `signed` was not made by us for what `prefix` says."""
+        body, _, mac = signed.rpartition(".")
+        if not signed.startswith(prefix) or not signed.isascii():
+            return None
+        # The MAC before anything else: nothing that we did not write is ever parsed.
+        if not hmac.compare_digest(mac, self._mac(body)):
+            return None
+        try:
+            return urlsafe_b64decode(body.removeprefix(prefix))
+        except Base64Error:
+            return None
+
+    def _mac(self, body: str) -> str:
+        return hmac.new(self._key, body.encode(), hashlib.sha256).hexdigest()

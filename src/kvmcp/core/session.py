@@ -9,11 +9,11 @@ from math import inf, isfinite
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, Struct
 
 from kvmcp.core import jsonrpc
 from kvmcp.core.asking import ClientAsking
-from kvmcp.core.commands import Close, Command, Log, Progress, Said, Ticket
+from kvmcp.core.commands import Ask, Close, Command, Log, Progress, Said, Ticket
 from kvmcp.core.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -33,6 +33,7 @@ from kvmcp.core.jsonrpc import (
     Response,
 )
 from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
+from kvmcp.core.limits import Limits
 from kvmcp.core.methods import METHODS, Admitted
 from kvmcp.core.modern import ModernDialect, is_envelope, read_envelope, unsupported_version
 from kvmcp.core.notices import log_notice, progress_notice
@@ -40,7 +41,8 @@ from kvmcp.core.plan import Caller, Context, ToolError
 from kvmcp.core.projection import known_capabilities
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import LIST_NAMES, Event, Subscription
-from kvmcp.core.versions import BATCHING, LATEST_LEGACY, negotiate
+from kvmcp.core.tasks import FIRST_TICKET, TaskId, Tasks
+from kvmcp.core.versions import BATCHING, LATEST_LEGACY, LegacyVersion, negotiate
 from kvmcp.core.wire.common import ClientCapabilities, LogLevel
 from kvmcp.core.wire.params import CancelledParams, InitializeParams, LegacyMeta, Params
 
@@ -53,28 +55,55 @@ _SHUTDOWN: Final[Ticket] = 0
 """The deadline of the shutdown grace; no command has this ticket."""
 
 
+_CLIENT_GONE: Final = ToolError("CLIENT_GONE", "the client is gone and cannot answer")
+
+
+class Wishes(Struct):
+    """What a legacy client told the server that it wants to hear of, for all its requests to come."""
+
+    changes: Subscription = msgspec.field(default_factory=Subscription)
+    log_level: LogLevel = DEFAULT_LOG_LEVEL
+
+
 class ServerSession:
     """The server's side of one conversation.
 
     `caller` is who the peer was found to be, at the edge. `receive_message`, `complete`, `publish`, `tell`,
     `handle_timeout`, `receive_eof` and `begin_shutdown` never raise for what a peer sends; they raise
     LocalProtocolError where the driver breaks the contract of a command.
+
+    Over HTTP a conversation is spread over many requests, and each has a `ServerSession` of its own: a legacy one
+    is given what `initialize` settled (`legacy`), what is remembered between requests (`wishes`), and under
+    which name its questions to the client go out (`name`, which no other request of the conversation has). Tasks
+    outlive requests, so there they are the server's (`tasks`); elsewhere they end with the conversation.
     """
 
-    def __init__(self, service: Service, caller: Caller | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        caller: Caller | None = None,
+        *,
+        legacy: Admitted | None = None,
+        wishes: Wishes | None = None,
+        name: str = "",
+        tasks: Tasks | None = None,
+    ) -> None:
         self._service = service
         self._catalog = service.catalog
         self._limits = service.limits
         self._caller = caller if caller is not None else Caller()
         self._out: list[bytes] = []
         self._exchanges = Exchanges(service.limits, self._out)
-        self._asking = ClientAsking(service, self._exchanges, self._out)
+        self._asking = ClientAsking(service, self._exchanges, self._out, name)
         self._exchanges.asking = self._asking
+        self._exchanges.start_task = self._start_task
+        self._tasks = tasks
+        self._own_tasks: Tasks | None = None
         self._modern_only = False
-        self._legacy: Admitted | None = None
+        self._legacy: Admitted | None = legacy
         self._initialized = False
-        self._log_level: LogLevel = DEFAULT_LOG_LEVEL
-        self._changes = Subscription()
+        self._wishes = wishes if wishes is not None else Wishes()
+        self._changes = self._wishes.changes
         self._listens: dict[Id, Subscription] = {}
         self._remembered: tuple[Raw, Admitted] | None = None
         self._ending: str | None = None
@@ -92,6 +121,25 @@ class ServerSession:
         else:
             self._receive(message)
 
+    def receive(self, message: Message, now: float) -> None:
+        """One decoded message arrived."""
+        self._exchanges.now = now
+        self._receive(message)
+
+    def receive_admitted(self, request: Request, admitted: Admitted, now: float) -> None:
+        """A request arrived whose era and context the transport has read already (HTTP)."""
+        self._exchanges.now = now
+        method = METHODS.get(request.method)
+        if method is None or not method.offered(self._catalog, admitted.dialect):
+            self.refuse(request.id, RpcError(METHOD_NOT_FOUND, f"method not offered: {request.method}"))
+            return
+        try:
+            params = method.decode(request.params)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.refuse(request.id, RpcError(INVALID_PARAMS, f"params: {error}"))
+            return
+        method.handle(self, request, params, admitted)
+
     def receive_malformed(self, malformed: Malformed, now: float) -> None:
         """Something arrived that the framing had to refuse."""
         self._exchanges.now = now
@@ -100,9 +148,25 @@ class ServerSession:
     def receive_eof(self, now: float) -> None:
         """The peer will send nothing more: finish what was accepted, ask it nothing."""
         self._exchanges.now = now
-        self._end(
-            "the client closed its end", ToolError("CLIENT_GONE", "the client is gone and cannot answer")
-        )
+        self._end("the client closed its end", _CLIENT_GONE)
+
+    def lose_client(self, now: float) -> None:
+        """The client can be asked nothing any more; what it asked for goes on."""
+        self._exchanges.now = now
+        self._asking.lose_client(_CLIENT_GONE)
+
+    def abandon(self, now: float) -> None:
+        """Nobody waits for anything any more: what was accepted is cancelled, and nothing is answered."""
+        self._exchanges.now = now
+        self._listens.clear()
+        for exchange in list(self._exchanges.open.values()):
+            self._exchanges.stop(exchange, None)
+
+    def cancel(self, id: Id, now: float) -> None:
+        """The peer wants no answer to its request `id` any more; ids of no open request are ignored."""
+        self._exchanges.now = now
+        self._exchanges.cancel(id)
+        self._listens.pop(id, None)
 
     def begin_shutdown(self, now: float) -> None:
         """Take no new requests, finish what was accepted, give up after `Limits.shutdown_grace`."""
@@ -112,11 +176,17 @@ class ServerSession:
 
     def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
         """A command finished; the outcome is a value, failures included."""
+        if ticket > FIRST_TICKET:
+            self.tasks.complete(ticket, outcome, now)
+            return
         self._exchanges.now = now
         self._exchanges.complete(ticket, outcome)
 
     def tell(self, ticket: Ticket, said: Said, now: float) -> None:
         """A running job reports progress, logs, or asks the client."""
+        if ticket > FIRST_TICKET:
+            self.tasks.tell(ticket, said, now)
+            return
         self._exchanges.now = now
         exchange = self._exchanges.work(ticket)
         if exchange is None:
@@ -126,17 +196,18 @@ class ServerSession:
                 self._tell_progress(exchange, said)
             case Log():
                 self._tell_log(exchange, said)
-            case _:
+            case Ask():
                 if exchange.phase is Phase.WAITING_FOR_CLIENT:
                     raise LocalProtocolError("a job asks the client one thing at a time")
                 self._asking.ask(exchange, said.requests)
+            case _:
+                pass  # Only a transport on which the client can come back does it.
 
-    def publish(self, event: Event, now: float) -> None:
-        """Something changed; peers that want to know are told when their transport takes it."""
+    def publish(self, event: Event, now: float) -> bool:
+        """Something changed; peers that want to know are told when their transport takes it. Whether there are any."""
         self._exchanges.now = now
-        self._changes.note(event)
-        for subscription in self._listens.values():
-            subscription.note(event)
+        noted = [subscription.note(event) for subscription in self._listens.values()]
+        return self._changes.note(event) or any(noted)
 
     def handle_timeout(self, now: float) -> None:
         """`next_deadline` has passed. Early and repeated calls do nothing."""
@@ -146,12 +217,16 @@ class ServerSession:
                 self._exchanges.give_up_all("the server is stopping")
             else:
                 self._exchanges.handle_due(ticket)
+        if self._own_tasks is not None:
+            self._own_tasks.handle_timeout(now)
 
     # --- output ---
 
     def take_commands(self) -> list[Command]:
         """What the driver is to do, each exactly once."""
         commands = self._exchanges.take_commands()
+        if self._own_tasks is not None:
+            commands += self._own_tasks.take_commands()
         if self._ending is not None and not self._closed and not self._exchanges.open:
             self._closed = True
             commands.append(Close(self._ending))
@@ -173,11 +248,17 @@ class ServerSession:
             or self._exchanges.wants_turn
             or (self._ending is not None and not self._closed and not self._exchanges.open)
             or self._has_changes()
+            or (self._own_tasks is not None and self._own_tasks.wants_turn)
         )
 
     def next_deadline(self) -> float | None:
         """The earliest moment at which `handle_timeout` has something to do."""
-        return self._exchanges.deadlines.next()
+        own = self._exchanges.deadlines.next()
+        if self._own_tasks is None:
+            return own
+        return min(
+            (when for when in (own, self._own_tasks.next_deadline()) if when is not None), default=None
+        )
 
     @property
     def wants_input(self) -> bool:
@@ -228,14 +309,9 @@ class ServerSession:
         # All others, roots/list_changed and progress among them, need no reaction; unknown ones get none.
 
     def _cancelled(self, notification: Notification) -> None:
-        try:
-            params = _decode_cancelled(notification.params)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
-        id = jsonrpc.read_id(params.request_id, self._limits)
+        id = cancelled_id(notification, self._limits)
         if id is not None:
-            self._exchanges.cancel(id)
-            self._listens.pop(id, None)
+            self.cancel(id, self._exchanges.now)
 
     # --- requests and their era ---
 
@@ -349,12 +425,36 @@ class ServerSession:
         return self._service
 
     @property
+    def legacy(self) -> Admitted | None:
+        """What `initialize` settled, None where there was none."""
+        return self._legacy
+
+    @property
     def exchanges(self) -> Exchanges:
         return self._exchanges
 
     @property
     def asking(self) -> ClientAsking:
         return self._asking
+
+    @property
+    def tasks(self) -> Tasks:
+        """The server's, or those of this conversation."""
+        if self._tasks is None:
+            self._tasks = self._own_tasks = Tasks(self._service, self.note_task)
+        return self._tasks
+
+    def note_task(self, id: TaskId) -> bool:
+        """A task has changed: whoever listens is told when the transport takes it. Whether somebody does."""
+        noted = [subscription.note_task(id) for subscription in self._listens.values()]
+        return any(noted)
+
+    def _start_task(self, exchange: Exchange, job: object) -> None:
+        message = self.tasks.create(exchange, job, self._exchanges.now)
+        if message is None:
+            self._exchanges.refuse_for_room(exchange)
+        else:
+            self._exchanges.settle(exchange, message)
 
     def send(self, message: bytes) -> None:
         self._out.append(message)
@@ -372,16 +472,14 @@ class ServerSession:
             self._refuse(id, INVALID_REQUEST, "this connection is initialized already")
             return
         dialect = self._service.legacy(negotiate(params.protocol_version))
-        capabilities = known_capabilities(params.capabilities, dialect.version)
-        context = Context(self._caller, dialect.version, capabilities, params.client_info)
-        self._legacy = Admitted(dialect, context)
+        self._legacy = Admitted(dialect, open_context(params, dialect.version, self._caller))
         # "Only use capabilities that were successfully negotiated": a list that comes later is not told of.
         self._changes.lists.update(name for name in LIST_NAMES if self._catalog.offers(name))
         result = dialect.initialize_result(self._catalog, self._service.info, self._service.instructions)
         self._out.append(jsonrpc.response(id, result))
 
     def set_log_level(self, level: LogLevel) -> None:
-        self._log_level = level
+        self._wishes.log_level = level
 
     @property
     def changes(self) -> Subscription:
@@ -413,7 +511,7 @@ class ServerSession:
 
     def _tell_log(self, exchange: Exchange, log: Log) -> None:
         modern = isinstance(exchange.dialect, ModernDialect)
-        least = exchange.context.log_level if modern else self._log_level
+        least = exchange.context.log_level if modern else self._wishes.log_level
         notice = log_notice(log, least)
         if notice is not None and not self._is_behind():
             self._out.append(notice)
@@ -434,6 +532,13 @@ class ServerSession:
             self._out.extend(dialect.changed(event) for event in self._changes.take())
         for id, subscription in self._listens.items():
             self._out.extend(self._service.modern.changed(event, id) for event in subscription.take())
+            for task in subscription.take_tasks():
+                self._tell_task(id, self._exchanges.open[id].context.caller, task)
+
+    def _tell_task(self, listen: Id, listener: Caller, id: TaskId) -> None:
+        task = self.tasks.find(id, listener, self._exchanges.now)
+        if task is not None:
+            self._out.append(self._service.modern.task_changed(self.tasks.state(task), listen))
 
     # --- the end ---
 
@@ -448,6 +553,22 @@ class ServerSession:
         for id in self._listens:
             self._exchanges.stop(self._exchanges.open[id], self._service.modern.listen_ended(id))
         self._listens.clear()
+        if self._own_tasks is not None:
+            self._own_tasks.stop(self._exchanges.now)
+
+
+def cancelled_id(notification: Notification, limits: Limits) -> Id | None:
+    """Which request a `notifications/cancelled` is about; None where it does not say so."""
+    try:
+        params = _decode_cancelled(notification.params)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return jsonrpc.read_id(params.request_id, limits)
+
+
+def open_context(params: InitializeParams, version: LegacyVersion, caller: Caller) -> Context:
+    """What an `initialize` settles: the revision, and what of the client's capabilities that knows."""
+    return Context(caller, version, known_capabilities(params.capabilities, version), params.client_info)
 
 
 def _requested_version(request: Request) -> str:

@@ -37,6 +37,8 @@ class Subscription:
         self.uris: set[str] = set()
         # A dict is an ordered set: notifications leave in the order of the first change.
         self._dirty: dict[Event, None] = {}
+        self.tasks: set[str] = set()
+        self._dirty_tasks: dict[str, None] = {}
 
     @classmethod
     def of(cls, wanted: ListenFilter) -> "Subscription":
@@ -48,6 +50,7 @@ class Subscription:
         if wanted.resources_list_changed:
             subscription.lists.add("resources")
         subscription.uris.update(wanted.resource_subscriptions)
+        subscription.tasks.update(wanted.task_ids)
         return subscription
 
     def note(self, event: Event) -> bool:
@@ -57,6 +60,19 @@ class Subscription:
             self._dirty[event] = None
         return wanted
 
+    def note_task(self, id: str) -> bool:
+        """Remember that a task changed if it is wanted; whether it was."""
+        wanted = id in self.tasks
+        if wanted:
+            self._dirty_tasks[id] = None
+        return wanted
+
+    def take_tasks(self) -> list[str]:
+        """The tasks that changed since the last take."""
+        changed = list(self._dirty_tasks)
+        self._dirty_tasks.clear()
+        return changed
+
     def forget(self, uri: str) -> None:
         """Stop watching a resource; a change not yet told is not told any more."""
         self.uris.discard(uri)
@@ -65,7 +81,7 @@ class Subscription:
     @property
     def is_dirty(self) -> bool:
         """Whether something has changed since the last take."""
-        return bool(self._dirty)
+        return bool(self._dirty or self._dirty_tasks)
 
     def take(self) -> list[Event]:
         """What has changed since the last take."""

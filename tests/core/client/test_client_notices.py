@@ -132,7 +132,7 @@ def test_a_listen_begins_and_tells() -> None:
     assert request["method"] == "subscriptions/listen"
     assert request["params"]["notifications"] == GRANTED
     id = request["id"]
-    lesser = {"toolsListChanged": True, "taskIds": ["t"]}
+    lesser = {"toolsListChanged": True, "ofALaterRevision": ["t"]}
     assert solo.say(notice("subscriptions/acknowledged", id, notifications=lesser)) == [
         ListenAcknowledged(ticket, ListenFilter(tools_list_changed=True))
     ]

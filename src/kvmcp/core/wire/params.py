@@ -86,10 +86,20 @@ class ListenFilter(Struct, frozen=True, omit_defaults=True, rename="camel"):
     prompts_list_changed: bool = False
     resources_list_changed: bool = False
     resource_subscriptions: tuple[str, ...] = ()
+    task_ids: tuple[str, ...] = ()
+    """Of the tasks extension."""
 
 
 class ListenParams(Params, frozen=True, gc=False, kw_only=True):
     notifications: ListenFilter
+
+
+class TaskParams(Params, frozen=True, gc=False, kw_only=True, rename="camel"):
+    task_id: str
+
+
+class UpdateTaskParams(TaskParams, frozen=True, gc=False, kw_only=True, rename="camel"):
+    input_responses: dict[str, Raw]
 
 
 class CancelledParams(Params, frozen=True, gc=False, kw_only=True, rename="camel"):
@@ -106,6 +116,8 @@ CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 CLIENT_INFO = "io.modelcontextprotocol/clientInfo"
 LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
+TASKS = "io.modelcontextprotocol/tasks"
+"""The extension, as capabilities name it."""
 SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 
 

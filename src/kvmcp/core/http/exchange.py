@@ -1,0 +1,147 @@
+"""One HTTP request and its response, as a driver sees them."""
+
+from typing import Protocol
+
+from kvmcp.core.commands import Command, Said, Ticket
+from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.http.answers import Answer, Fixed, refuse
+from kvmcp.core.http.messages import Part
+from kvmcp.core.limits import Limits
+from kvmcp.core.subscriptions import Event
+from kvmcp.core.tasks import TaskId
+
+
+class Host(Protocol):
+    """What an exchange needs of the server that it belongs to."""
+
+    def answer_body(self, exchange: "HttpExchange", body: bytes, now: float) -> Answer: ...
+    def woke(self, exchange: "HttpExchange") -> None: ...
+    def left(self, exchange: "HttpExchange") -> None: ...
+
+
+class HttpExchange:
+    """One request to the endpoint; made by `HttpServer.open`.
+
+    Feed it the body; after each input, and when `HttpServer.take_woken` names it, run `take_commands` and write
+    `take_parts`, in turns while `wants_turn`, and stop when `closed`. A lost connection is an input, too
+    (`disconnected`): what the request started may have to go on, so drive it until it is closed.
+    """
+
+    def __init__(self, host: Host, limits: Limits, now: float) -> None:
+        self._host = host
+        self._limits = limits
+        self._body: list[bytes] = []
+        self._size = 0
+        self._body_until = now + limits.body_timeout
+        self._answer: Answer | None = None
+        self._left = False
+
+    # --- input ---
+
+    def receive_body(self, chunk: bytes, now: float) -> None:
+        """A piece of the request's body arrived; what comes after the answer is ignored."""
+        if self._answer is not None:
+            return
+        self._size += len(chunk)
+        limit = self._limits.message_bytes
+        if self._size > limit:
+            problem = f"message of at least {self._size} bytes, limit is {limit}"
+            self.answer(refuse(413, problem))
+        else:
+            self._body.append(chunk)
+
+    def end_of_body(self, now: float) -> None:
+        """The request is complete."""
+        if self._answer is None:
+            self.answer(self._host.answer_body(self, b"".join(self._body), now))
+
+    def disconnected(self, now: float) -> None:
+        """The client has closed the connection, or this stream of it: nothing can be written any more."""
+        if self._answer is None:
+            self.answer(Fixed([]))
+        else:
+            self._answer.disconnected(now)
+
+    def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
+        """A command finished; the outcome is a value, failures included. See `kvmcp.core.commands`."""
+        self._begun.complete(ticket, outcome, now)
+
+    def tell(self, ticket: Ticket, said: Said, now: float) -> None:
+        """A running job reports progress, logs, asks the client, or lets go of the connection."""
+        self._begun.tell(ticket, said, now)
+
+    def publish(self, event: Event, now: float) -> None:
+        """Something changed; `HttpServer.publish` tells all exchanges that listen."""
+        if self._begun.publish(event, now):
+            self._wake()
+
+    def note_task(self, id: TaskId) -> None:
+        """A task has changed."""
+        if self._begun.note_task(id):
+            self._wake()
+
+    def begin_shutdown(self, now: float) -> None:
+        """Finish what was accepted, give up after `Limits.shutdown_grace`; `HttpServer.begin_shutdown` calls it."""
+        if self._answer is None:
+            self.answer(refuse(503, "the server is shutting down"))
+        else:
+            self._answer.begin_shutdown(now)
+
+    def handle_timeout(self, now: float) -> None:
+        """`next_deadline` has passed. Early and repeated calls do nothing."""
+        if self._answer is not None:
+            self._answer.handle_timeout(now)
+        elif now >= self._body_until:
+            self.answer(refuse(408, "the body did not arrive in time"))
+
+    # --- output ---
+
+    def take_commands(self) -> list[Command]:
+        """What the driver is to do, each exactly once."""
+        return [] if self._answer is None else self._answer.take_commands()
+
+    def take_parts(self) -> list[Part]:
+        """What is to be written now, rendered now: take it when the last part has been written."""
+        if self._answer is None:
+            return []
+        parts = self._answer.take_parts()
+        if self._answer.closed and not self._left:
+            self._left = True
+            self._host.left(self)
+        return parts
+
+    def next_deadline(self) -> float | None:
+        """The earliest moment at which `handle_timeout` has something to do."""
+        return self._body_until if self._answer is None else self._answer.next_deadline()
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether `take_commands` has something to give, now that parts were taken: go on until it has not."""
+        return self._answer is not None and self._answer.wants_turn
+
+    @property
+    def wants_input(self) -> bool:
+        """Whether more of the body is read."""
+        return self._answer is None
+
+    @property
+    def closed(self) -> bool:
+        """Whether all was taken and nothing more comes: the driver may forget it."""
+        return self._left
+
+    # --- for the server ---
+
+    def answer(self, answer: Answer) -> None:
+        """The response is decided."""
+        self._answer = answer
+        self._body.clear()
+        answer.wake = self._wake
+
+    def _wake(self) -> None:
+        self._host.woke(self)
+
+    @property
+    def _begun(self) -> Answer:
+        if self._answer is None:
+            raise LocalProtocolError("no command was given yet")
+        return self._answer

@@ -1,0 +1,219 @@
+"""What all HTTP requests of one process share."""
+
+from typing import Final
+
+from msgspec import Struct
+
+from kvmcp.core import jsonrpc
+from kvmcp.core.commands import Command, Said, Ticket
+from kvmcp.core.http import agreement
+from kvmcp.core.http.admission import Accepted, LegacyMessage, ModernRequest, admit
+from kvmcp.core.http.answers import Answer, Fixed, ModernAnswer, earliest, refusal, refuse
+from kvmcp.core.http.exchange import HttpExchange
+from kvmcp.core.http.headers import Headers
+from kvmcp.core.http.legacy_requests import LegacyRequests
+from kvmcp.core.http.messages import EVENTS, Request, empty_response
+from kvmcp.core.http.relays import Relay
+from kvmcp.core.http.sessions import Sessions
+from kvmcp.core.http.streams import EventStore, MemoryEventStore
+from kvmcp.core.jsonrpc import Id
+from kvmcp.core.plan import Caller
+from kvmcp.core.service import Service
+from kvmcp.core.session import ServerSession
+from kvmcp.core.subscriptions import Event
+from kvmcp.core.tasks import TaskId, Tasks
+from kvmcp.core.versions import MODERN
+
+_LISTEN: Final = "subscriptions/listen"
+
+
+class _Head(Struct):
+    headers: Headers
+    caller: Caller
+
+
+class HttpServer:
+    """The endpoint. `open` one exchange per request; it, or whatever answers, keeps to itself what it is about.
+
+    An input to one exchange may give others something to do (a client's answer, a change): run what
+    `take_woken` names, too. `events` remembers what a legacy client may ask for again. Where several processes
+    serve the same sessions (`replicated`), pass on what `take_relays` gives to all others.
+    """
+
+    def __init__(
+        self, service: Service, events: EventStore | None = None, *, replicated: bool = False
+    ) -> None:
+        self._service = service
+        self._limits = service.limits
+        self._sessions = Sessions(service, events if events is not None else MemoryEventStore(service.limits))
+        self._legacy = LegacyRequests(service, self._sessions, replicated=replicated)
+        self._tasks = Tasks(service, self._heard_of_task)
+        self._open: dict[HttpExchange, _Head] = {}
+        self._woken: dict[HttpExchange, None] = {}
+        self._streaming: set[HttpExchange] = set()
+        self._ending = False
+
+    # --- input ---
+
+    def open(self, request: Request, caller: Caller, now: float) -> HttpExchange:
+        """A request's head has arrived. `caller` is who its peer was found to be, at the edge."""
+        headers = Headers(request.headers)
+        exchange = HttpExchange(self, self._limits, now)
+        self._open[exchange] = _Head(headers, caller)
+        refused = self._head_fault(request.method, headers)
+        if refused is not None:
+            exchange.answer(refused)
+        elif request.method == "DELETE":
+            exchange.answer(self._legacy.delete(headers, caller, now))
+        elif request.method == "GET":
+            exchange.answer(self._stream(exchange, headers, caller, now))
+        return exchange
+
+    def publish(self, event: Event, now: float) -> None:
+        """Something changed; clients that want to know are told when their transport takes it."""
+        for exchange in self._streaming:
+            exchange.publish(event, now)
+        self._sessions.publish(event)
+
+    def receive_relay(self, relay: Relay, now: float) -> None:
+        """Another process passed something on."""
+        self._legacy.receive_relay(relay, now)
+
+    def begin_shutdown(self, now: float) -> None:
+        """Take no new requests, finish what was accepted, give up after `Limits.shutdown_grace`."""
+        self._ending = True
+        for exchange in list(self._open):
+            exchange.begin_shutdown(now)
+            self._woken[exchange] = None
+        self._tasks.stop(now)
+
+    def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
+        """A command of the server's own finished."""
+        self._tasks.complete(ticket, outcome, now)
+
+    def tell(self, ticket: Ticket, said: Said, now: float) -> None:
+        """A task asks the client."""
+        self._tasks.tell(ticket, said, now)
+
+    def handle_timeout(self, now: float) -> None:
+        """`next_deadline` has passed. Early and repeated calls do nothing."""
+        self._sessions.sweep(now)
+        self._tasks.handle_timeout(now)
+
+    # --- output ---
+
+    def take_commands(self) -> list[Command]:
+        """Work that belongs to no request: tasks. To be taken after inputs to exchanges, too."""
+        return self._tasks.take_commands()
+
+    def take_woken(self) -> list[HttpExchange]:
+        """The exchanges that were given something to do from elsewhere."""
+        woken = [exchange for exchange in self._woken if not exchange.closed]
+        self._woken.clear()
+        return woken
+
+    def take_relays(self) -> list[Relay]:
+        """What the other processes are to be told, in order."""
+        relays, self._legacy.relays = self._legacy.relays, []
+        return relays
+
+    def next_deadline(self) -> float | None:
+        """The earliest moment at which `handle_timeout` has something to do."""
+        return earliest(self._sessions.next_deadline(), self._tasks.next_deadline())
+
+    @property
+    def sessions(self) -> int:
+        """Legacy sessions that are remembered."""
+        return len(self._sessions)
+
+    @property
+    def requests(self) -> int:
+        """Requests that are not answered yet, streams included."""
+        return len(self._open)
+
+    # --- heads ---
+
+    def _head_fault(self, method: str, headers: Headers) -> Fixed | None:
+        """What is refused without looking at a body."""
+        if self._ending:
+            return refuse(503, "the server is shutting down", (b"retry-after", b"1"))
+        if len(self._open) > self._limits.open_requests:
+            return refuse(503, "too many requests are open", (b"retry-after", b"1"))
+        if method == "POST":
+            return self._post_fault(headers)
+        if headers.get(agreement.VERSION) in MODERN:
+            return refuse(405, "only POST exists in this revision", (b"allow", b"POST"))
+        if method not in ("GET", "DELETE"):
+            return refuse(405, "only POST, GET and DELETE exist", (b"allow", b"POST, GET, DELETE"))
+        if method == "GET" and not headers.accepts(EVENTS):
+            return refuse(406, "the client must accept text/event-stream")
+        return None
+
+    def _post_fault(self, headers: Headers) -> Fixed | None:
+        if not headers.has_json_body():
+            return refuse(415, "the body must be application/json")
+        if not headers.accepts_both():
+            return refuse(406, "the client must accept application/json and text/event-stream")
+        length, limit = headers.content_length(), self._limits.message_bytes
+        if length is not None and length > limit:
+            return refuse(413, f"message of {length} bytes, limit is {limit}")
+        return None
+
+    # --- for exchanges ---
+
+    def answer_body(self, exchange: HttpExchange, body: bytes, now: float) -> Answer:
+        """The response to a POST."""
+        head = self._open[exchange]
+        message = jsonrpc.decode(body, self._limits)
+        verdict = admit(self._service, head.headers, message, head.caller)
+        match verdict:
+            case ModernRequest():
+                return self._modern(exchange, verdict, head.caller, now)
+            case LegacyMessage():
+                return self._legacy.post(head.headers, verdict.message, head.caller, now)
+            case Accepted():
+                return Fixed(empty_response(202))
+            case _:
+                return refusal(verdict)
+
+    def _modern(self, exchange: HttpExchange, asked: ModernRequest, caller: Caller, now: float) -> Answer:
+        request = asked.request
+        listens = request.method == _LISTEN
+        if listens and self._is_full:
+            return self._too_many_streams(request.id)
+        session = ServerSession(self._service, caller, tasks=self._tasks)
+        session.receive_admitted(request, asked.admitted, now)
+        if listens:
+            self._streaming.add(exchange)
+        return ModernAnswer(session, request.id, self._limits, now, streams=listens)
+
+    def _stream(self, exchange: HttpExchange, headers: Headers, caller: Caller, now: float) -> Answer:
+        """The response to a GET."""
+        if self._is_full:
+            return self._too_many_streams()
+        answer = self._legacy.get(headers, caller, now)
+        if answer.streams:
+            self._streaming.add(exchange)
+        return answer
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._streaming) >= self._limits.open_streams
+
+    def _too_many_streams(self, id: Id | None = None) -> Fixed:
+        problem = f"{self._limits.open_streams} streams are open, which is the limit"
+        return refuse(503, problem, (b"retry-after", b"60"), id=id)
+
+    def woke(self, exchange: HttpExchange) -> None:
+        """Another request gave an exchange something to do."""
+        self._woken[exchange] = None
+
+    def _heard_of_task(self, id: TaskId) -> None:
+        for exchange in self._streaming:
+            exchange.note_task(id)
+
+    def left(self, exchange: HttpExchange) -> None:
+        """An exchange is over."""
+        del self._open[exchange]
+        self._streaming.discard(exchange)
+        self._woken.pop(exchange, None)

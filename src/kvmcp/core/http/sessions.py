@@ -1,0 +1,163 @@
+"""What is remembered of legacy sessions between their requests. The sealed id is enough to serve one without it."""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from kvmcp.core.deadlines import Deadlines
+from kvmcp.core.http.session_ids import Opened, open_sealed, read_sealed, seal
+from kvmcp.core.http.streams import EventStore, Stream
+from kvmcp.core.jsonrpc import ErrorResponse, Id, Response
+from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
+from kvmcp.core.methods import Admitted
+from kvmcp.core.plan import Caller
+from kvmcp.core.service import Service
+from kvmcp.core.session import Wishes
+from kvmcp.core.subscriptions import LIST_NAMES, Event
+
+_SWEPT: Final = 16
+"""Sessions that one request may have to look at: enough to forget faster than new ones come."""
+
+
+class Call(Protocol):
+    """A POST of the session that is not answered yet."""
+
+    def cancel(self, id: Id, now: float) -> None:
+        """The client wants no answer to its request `id`."""
+        ...
+
+    def receive_answer(self, answer: Response | ErrorResponse, now: float) -> bool:
+        """The client answered a request of ours; False where it is not one of this call's."""
+        ...
+
+
+class LegacySession:
+    """One session, as far as this process has seen it."""
+
+    def __init__(self, id: str, opened: Opened, service: Service) -> None:
+        self.id = id
+        self.principal: str | None = None
+        """Whose it is, once a request of theirs has shown that."""
+        self.opened = opened
+        self.dialect: LegacyDialect = service.legacy(opened.version)
+        self.wishes = Wishes()
+        # "Only use capabilities that were successfully negotiated": a list that comes later is not told of.
+        self.wishes.changes.lists.update(name for name in LIST_NAMES if service.catalog.offers(name))
+        self.used = 0.0
+        self.calls: dict[Call, None] = {}
+        self.streams: dict[str, Stream] = {}
+        """Streams to which something may still be written, the one opened by GET among them."""
+        self.standalone: Stream | None = None
+        """The stream that a GET opened: for all that belongs to no request."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection or a call uses it now."""
+        return bool(self.calls) or (self.standalone is not None and self.standalone.reader is not None)
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether its client told us something that it relies on."""
+        return bool(self.wishes.changes.uris) or self.wishes.log_level != DEFAULT_LOG_LEVEL
+
+    def publish(self, event: Event) -> Callable[[], None] | None:
+        """Note a change; gives whom to wake, if its stream is open."""
+        wanted = self.wishes.changes.note(event)
+        return self.standalone.wake if wanted and self.standalone is not None else None
+
+
+class Sessions:
+    """The sessions of this process, bounded; those used last are kept."""
+
+    def __init__(self, service: Service, store: EventStore) -> None:
+        self._service = service
+        self._limits = service.limits
+        self.store = store
+        self._live: dict[str, LegacySession] = {}
+        self._ended: dict[str, None] = {}
+        """Ids that are valid by their seal, and ended all the same."""
+        self._ends: Deadlines[str] = Deadlines()
+        """When they expire anyway."""
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def open(self, settled: Admitted, now: float) -> str:
+        """A new session, as `initialize` settled it; gives its id. It is remembered from its next request on."""
+        assert isinstance(settled.dialect, LegacyDialect), "initialize is a legacy request"
+        return seal(self._service, settled.dialect, settled.context, now)
+
+    def find(self, id: str, caller: Caller, now: float) -> LegacySession | None:
+        """The session of an id; None where it is over, or not the caller's: both are the same to a client."""
+        session = self._live.get(id)
+        # An id that is remembered was checked when it came first, and only the same bytes find it.
+        if session is None or session.principal != caller.principal or now >= session.opened.expires:
+            opened = open_sealed(self._service, id, caller, now)
+            if opened is None or id in self._ended:
+                return None
+            # Another process may have told of it before its first request came here.
+            session = session or LegacySession(id, opened, self._service)
+            session.principal = caller.principal
+        self._touch(session, now)
+        self.sweep(now)
+        return session
+
+    def adopt(self, id: str, now: float) -> LegacySession | None:
+        """The session of an id that another process has checked; None where it is over."""
+        opened = read_sealed(self._service, id, now)
+        if opened is None or id in self._ended:
+            return None
+        session = self._live.get(id) or LegacySession(id, opened, self._service)
+        self._touch(session, now)
+        self.sweep(now)
+        return session
+
+    def _touch(self, session: LegacySession, now: float) -> None:
+        """Sessions stand in order of their last use."""
+        session.used = now
+        self._live.pop(session.id, None)
+        self._live[session.id] = session
+
+    def end(self, session: LegacySession) -> None:
+        """The client, or we, want no more of it."""
+        self._live.pop(session.id, None)
+        self.store.forget(session.id)
+        self._ended[session.id] = None
+        self._ends.set(session.id, session.opened.expires)
+        if len(self._ended) > self._limits.sessions:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest]
+            self._ends.clear(oldest)
+
+    def publish(self, event: Event) -> None:
+        """Something changed."""
+        for session in list(self._live.values()):
+            wake = session.publish(event)
+            if wake is not None:
+                wake()
+
+    def sweep(self, now: float) -> None:
+        """Forget the sessions that were not used for long, and the ends of those that have expired."""
+        for id in self._ends.due(now):
+            del self._ended[id]
+        idle_since = now - self._limits.session_idle
+        for _ in range(min(len(self._live), _SWEPT)):
+            session = next(iter(self._live.values()))
+            is_full = len(self._live) > self._limits.sessions
+            if not is_full and session.used > idle_since:
+                return
+            if session.is_open:
+                self._touch(session, now)
+            else:
+                self._forget(session)
+
+    def _forget(self, session: LegacySession) -> None:
+        """What the client relies on must not vanish silently: it is told 404, and initializes again."""
+        if session.is_configured:
+            self.end(session)
+        else:
+            del self._live[session.id]
+
+    def next_deadline(self) -> float | None:
+        """When `sweep` has something to do."""
+        oldest = next(iter(self._live.values()), None)
+        return None if oldest is None else oldest.used + self._limits.session_idle
