@@ -43,12 +43,11 @@ async def test_expiry_is_told_though_nobody_looks(server: RedisServer, namespace
     a = namespace.key("a")
     server.ask("config", "set", "hz", "1")
     server.ask("debug", "set-active-expire", "0")
-    async with backend_on(server.port) as backend:
-        async with backend.watch([a]) as events:
-            # Inside the watch, and long enough that the first change is read before the second one comes.
-            await backend.execute([Set(a, b"1", 1000)])
-            assert await next_event(events) == Change(a)
-            assert await next_event(events) == Change(a)
+    async with backend_on(server.port) as backend, backend.watch([a]) as events:
+        # Inside the watch, and long enough that the first change is read before the second one comes.
+        await backend.execute([Set(a, b"1", 1000)])
+        assert await next_event(events) == Change(a)
+        assert await next_event(events) == Change(a)
 
 
 async def test_two_watchers_of_one_key(shared_server: RedisServer, namespace: Namespace) -> None:
