@@ -445,7 +445,7 @@ def _add_settings(parser: argparse.ArgumentParser, serving: bool) -> None:
 
 
 def _help(setting: Setting) -> str:
-    default = setting.shown(setting.default)
+    default = setting.shown(setting.default) or "none"
     text = f"{setting.row.help} (default: {default}; env: {setting.variable})"
     return text.replace("%", "%%")  # argparse formats it
 

@@ -56,7 +56,7 @@ SECRET = "hunter2"
         f"redis://u:{SECRET}#x@h",
         f"redis://u:{SECRET} @h",
         f"redis://u:{SECRET}@a%00b",
-        f"unix://u:{SECRET}@/tmp/a%00b",
+        f"unix://u:{SECRET}@/run/a%00b",
         f"redis://u:{SECRET}@h/name",
         f"redis://u:{SECRET}@h/-1",
         f"redis://u:{SECRET}@a,b",
