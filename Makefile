@@ -18,7 +18,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
 SDKS := .venvs/sdk1/.stamp .venvs/sdk2/.stamp
-HAVE_REDIS = command -v redis-server >/dev/null && command -v redis-cli >/dev/null
+HAVE_REDIS = command -v redis-server >/dev/null && command -v redis-cli >/dev/null && command -v openssl >/dev/null
 
 .PHONY: help serve test check cover install test-tools redis-server bench clean versions
 
@@ -89,9 +89,9 @@ bench: test-tools .venvs/sdk2/.stamp .venvs/fastmcp/.stamp
 redis-server:
 	@if $(HAVE_REDIS); then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "installing redis-server" >&2; \
+		echo "installing redis-server, and openssl for its certificates" >&2; \
 		{ apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends redis-server redis-tools; } >&2; \
+			apt-get install -y -qq --no-install-recommends redis-server redis-tools openssl; } >&2; \
 	else $(MAKE) .venvs/valkey/.stamp; fi
 
 versions: test-tools $(SDKS)
