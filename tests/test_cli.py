@@ -783,6 +783,12 @@ def test_process_call() -> None:
     assert ran == Ran(OK, '{"found":false}\n', "")
 
 
+def test_process_call_tells_what_was_repaired() -> None:
+    ran = finished(kvmcp("call", "redis_del", '{"keys": "[\\"a\\"]"}'))
+    assert (ran.code, ran.out) == (OK, '{"deleted":0}\n')
+    assert "`keys` came as a string and was read as a JSON array" in ran.err
+
+
 def test_process_call_that_fails() -> None:
     ran = finished(kvmcp("call", "redis_get", "{}"))
     assert (ran.code, ran.out) == (TOOL_ERROR, "")

@@ -378,7 +378,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         int,
         Row(
             _size(MIN_MEMORY_BYTES, MAX_MEMORY_BYTES),
-            "bytes that the memory backend holds at most: keys, values and some 256 for each key",
+            "bytes that the memory backend holds at most: keys, values and some 384 for each key",
         ),
     ] = 256 * 1024 * 1024
     state_key: Annotated[

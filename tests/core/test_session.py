@@ -670,3 +670,29 @@ def test_a_session_can_be_fed_whole_messages() -> None:
     assert session.take_messages() == [b'{"jsonrpc":"2.0","id":1,"result":{}}']
     assert session.take_messages() == [] and session.take_commands() == []
     assert session.wants_input and not session.closed and session.next_deadline() is None
+
+
+# --- ids and names ---
+
+
+@pytest.mark.parametrize("method", ["tools/list", "unknown/method", "tools/call"])
+def test_an_id_that_is_in_flight_is_refused_whatever_the_method(revision: str, method: str) -> None:
+    server = Server(revision, held=True)
+    id = server.start("get", {"key": "a"})
+    # Fed as bytes: the harness takes an id for one request only, as it should be.
+    server.feed(json.dumps(server.request(method, id=id)).encode() + b"\n")
+    [refused] = server.replies()
+    assert refused["id"] == id
+    assert refused["error"]["message"] == "a request with this id is still in flight"
+    server.answer_batch()
+    [answered] = server.replies()
+    assert answered["id"] == id and "result" in answered
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [("x" * 100_000, {}), ("tools/call", {"name": "x" * 100_000}), ("prompts/get", {"name": "x" * 100_000})],
+)
+def test_a_long_name_is_not_repeated_at_length(revision: str, method: str, params: Json) -> None:
+    error = Server(revision).error(method, params)
+    assert "x…" in error["message"] and len(error["message"]) < 200

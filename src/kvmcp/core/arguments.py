@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from kvmcp.core.catalog import BadArguments, Parsed
-from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.errors import LocalProtocolError, clip
 from kvmcp.core.json_schema import Schema, describe, example, flat_schema, nullable_members, plain_type
 from kvmcp.core.json_text import Kind, kind, too_deep
 from kvmcp.core.limits import Limits
@@ -31,7 +31,6 @@ MAX_DEPTH: Final = Limits().nesting_depth
 """Levels of a JSON text that came in a string: the message's own check cannot see them."""
 _SHOWN_NAMES: Final = 5
 """Unknown names in one message; they are the peer's own text."""
-_SHOWN_CHARACTERS: Final = 64
 
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What decoding can raise; msgspec.ValidationError is a DecodeError."""
@@ -225,7 +224,7 @@ class _Shape(Struct, frozen=True):
     def faults(self, members: Mapping[str, Raw]) -> list[str]:
         """What is wrong with the names and plain types, in sentences for a model."""
         unknown = [name for name in members if name not in self.properties] if self.closed else []
-        faults = [f"unknown argument `{_clip(name)}`{self._hint(name)}" for name in unknown[:_SHOWN_NAMES]]
+        faults = [f"unknown argument `{clip(name)}`{self._hint(name)}" for name in unknown[:_SHOWN_NAMES]]
         if len(unknown) > _SHOWN_NAMES:
             faults.append(f"{len(unknown) - _SHOWN_NAMES} more unknown arguments")
         faults += [f"`{name}` is missing" for name in self.required if name not in members]
@@ -243,7 +242,7 @@ class _Shape(Struct, frozen=True):
         return came == "null" and name in self.nullable
 
     def _hint(self, name: str) -> str:
-        if len(name) > _SHOWN_CHARACTERS:
+        if clip(name) != name:
             return ""
         from difflib import get_close_matches  # 1.4 ms that only the first wrong name shall cost
 
@@ -288,10 +287,6 @@ def _integer(raw: bytes) -> bytes | None:
     return b"%d" % value if abs(value) <= _LARGEST else None
 
 
-def _clip(name: str) -> str:
-    return name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "…"
-
-
 # --- explaining ---
 
 _PLACE: Final = re.compile(r" - at `\$(.*)`\Z", re.DOTALL)
@@ -312,9 +307,9 @@ def _explain(problem: str, root: Schema, text: bytes) -> str:
     """A sentence out of msgspec's: it knows the place; what it says of values is not repeated."""
     place = _PLACE.search(problem)
     path = place[1] if place is not None else ""
-    where = f"`{_clip(path.removeprefix('.'))}`" if path else "the arguments"
+    where = f"`{clip(path.removeprefix('.'))}`" if path else "the arguments"
     if problem.startswith("Object "):  # Names a field that is missing or unknown.
-        return f"{where}: o{_clip(_PLACE.sub('', problem)[1:])}"
+        return f"{where}: o{clip(_PLACE.sub('', problem)[1:])}"
     node, came = _follow(path, root, text)
     return _mismatch(where, node, came)
 

@@ -29,6 +29,14 @@ MISSING_CLIENT_CAPABILITY: Final = -32021
 UNSUPPORTED_VERSION: Final = -32022
 
 
+_SHOWN_CHARACTERS: Final = 64
+
+
+def clip(name: str) -> str:
+    """A name that a peer sent, for a message: recognisable, but never repeated at length."""
+    return name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "…"
+
+
 class RpcError(Struct, frozen=True):
     """A JSON-RPC error object: `code`, a message for people, and optional JSON `data`."""
 

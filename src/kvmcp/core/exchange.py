@@ -32,7 +32,7 @@ from kvmcp.core.commands import (
     WorkFailed,
 )
 from kvmcp.core.deadlines import Deadlines
-from kvmcp.core.errors import INTERNAL_ERROR, INVALID_REQUEST, LocalProtocolError, RpcError
+from kvmcp.core.errors import INTERNAL_ERROR, LocalProtocolError, RpcError
 from kvmcp.core.jsonrpc import Id
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import (
@@ -167,7 +167,7 @@ class Exchanges:
 
     def hold(self, exchange: Exchange) -> bool:
         """Keep a request open that ends from outside (a listen); False where it was refused."""
-        if self._is_taken(exchange) or not self._has_room(exchange):
+        if not self._has_room(exchange):
             return False
         exchange.phase = Phase.HELD
         exchange.ticket = self.mint()
@@ -176,16 +176,8 @@ class Exchanges:
         return True
 
     def begin(self, exchange: Exchange, handler: Callable[..., Plan], *arguments: object) -> None:
-        """Run a request's handler and carry out what it plans."""
-        if exchange.id in self.open and self._is_taken(exchange):
-            return
+        """Run a request's handler and carry out what it plans. The session lets no id in that is in flight."""
         self._run(exchange, handler, arguments)
-
-    def _is_taken(self, exchange: Exchange) -> bool:
-        if exchange.id not in self.open:
-            return False
-        self.refuse(exchange, RpcError(INVALID_REQUEST, "a request with this id is still in flight"))
-        return True
 
     def _run(self, exchange: Exchange, handler: Callable[..., Plan], arguments: tuple[object, ...]) -> None:
         """Run a handler and carry out its plan: the one boundary where its exception becomes an answer."""

@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct
 from kvmcp.core import jsonrpc
 from kvmcp.core.asking import ClientAsking
 from kvmcp.core.catalog import BadArguments, Catalog, Completer, Feature, ListKind, Parsed, Tool
-from kvmcp.core.errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
+from kvmcp.core.errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError, clip
 from kvmcp.core.exchange import Exchange, Exchanges
 from kvmcp.core.jsonrpc import Id, Request
 from kvmcp.core.legacy import LegacyDialect
@@ -134,7 +134,7 @@ def _list(kind: ListKind) -> Handle:
 def call_tool(session: Conversation, request: Request, params: CallParams, admitted: Admitted) -> None:
     tool = session.service.catalog.tool(params.name)
     if tool is None:
-        problem = f"unknown tool: {params.name}; tools/list names those there are"
+        problem = f"unknown tool: {clip(params.name)}; tools/list names those there are"
         session.refuse(request.id, RpcError(INVALID_PARAMS, problem))
         return
     raw = params.arguments or _NO_ARGUMENTS
@@ -202,7 +202,7 @@ def read_resource(session: Conversation, request: Request, params: ReadParams, a
 def get_prompt(session: Conversation, request: Request, params: GetPromptParams, admitted: Admitted) -> None:
     prompt = session.service.catalog.prompt(params.name)
     if prompt is None:
-        session.refuse(request.id, RpcError(INVALID_PARAMS, f"unknown prompt: {params.name}"))
+        session.refuse(request.id, RpcError(INVALID_PARAMS, f"unknown prompt: {clip(params.name)}"))
         return
     missing = [a.name for a in prompt.arguments if a.required is True and a.name not in params.arguments]
     if missing:
@@ -250,14 +250,14 @@ def _completer(catalog: Catalog, params: CompleteParams) -> Completer | RpcError
     if isinstance(reference, PromptReference):
         prompt = catalog.prompt(reference.name)
         if prompt is None:
-            return RpcError(INVALID_PARAMS, f"unknown prompt: {reference.name}")
+            return RpcError(INVALID_PARAMS, f"unknown prompt: {clip(reference.name)}")
         return _named(prompt.complete, name, [argument.name for argument in prompt.arguments])
     template = catalog.template(reference.uri)
     if template is not None:
         return _named(template.complete, name, template.uri_template.variables)
     if catalog.resource(reference.uri) is not None:
         return _no_suggestions
-    return RpcError(INVALID_PARAMS, f"unknown resource or template: {reference.uri}")
+    return RpcError(INVALID_PARAMS, f"unknown resource or template: {clip(reference.uri)}")
 
 
 def _named(
@@ -265,7 +265,7 @@ def _named(
 ) -> Completer | RpcError:
     if name not in names:
         known = ", ".join(names) or "none"
-        return RpcError(INVALID_PARAMS, f"no argument {name}; there are: {known}")
+        return RpcError(INVALID_PARAMS, f"no argument {clip(name)}; there are: {known}")
     return _no_suggestions if completer is None else completer
 
 

@@ -20,6 +20,7 @@ from kvmcp.core.errors import (
     METHOD_NOT_FOUND,
     LocalProtocolError,
     RpcError,
+    clip,
 )
 from kvmcp.core.exchange import Exchange, Exchanges, Phase
 from kvmcp.core.jsonrpc import (
@@ -131,7 +132,7 @@ class ServerSession:
         self._exchanges.now = now
         method = METHODS.get(request.method)
         if method is None or not method.offered(self._catalog, admitted.dialect):
-            self.refuse(request.id, RpcError(METHOD_NOT_FOUND, f"method not offered: {request.method}"))
+            self.refuse(request.id, RpcError(METHOD_NOT_FOUND, f"method not offered: {clip(request.method)}"))
             return
         try:
             params = method.decode(request.params)
@@ -316,6 +317,9 @@ class ServerSession:
     # --- requests and their era ---
 
     def _request(self, request: Request) -> None:
+        if request.id in self._exchanges.open:
+            self._refuse(request.id, INVALID_REQUEST, "a request with this id is still in flight")
+            return
         method = METHODS.get(request.method)
         if method is None:
             self._unreadable(request, None)
@@ -332,7 +336,7 @@ class ServerSession:
         if admitted is None:
             return
         if not method.offered(self._catalog, admitted.dialect):
-            self._refuse(request.id, METHOD_NOT_FOUND, f"method not offered: {request.method}")
+            self._refuse(request.id, METHOD_NOT_FOUND, f"method not offered: {clip(request.method)}")
             return
         method.handle(self, request, params, admitted)
 
@@ -346,7 +350,7 @@ class ServerSession:
         if self._admit(request, meta) is None:
             return
         if error is None:
-            self._refuse(request.id, METHOD_NOT_FOUND, f"unknown method: {request.method}")
+            self._refuse(request.id, METHOD_NOT_FOUND, f"unknown method: {clip(request.method)}")
         else:
             self._refuse(request.id, INVALID_PARAMS, f"params: {error}")
 
