@@ -432,11 +432,14 @@ def _add_settings(parser: argparse.ArgumentParser, serving: bool) -> None:
     group = parser.add_argument_group("settings", _precedence(offered))
     for setting in offered:
         if setting.flag is not None:
+            takes = setting.row.kind.takes
             group.add_argument(
                 setting.flag,
                 dest=setting.name,
                 metavar=setting.row.kind.metavar,
-                action="append" if setting.row.kind.takes == "list" else "store",
+                action="append" if takes == "list" else "store",
+                nargs="?" if takes == "switch" else None,
+                const="yes" if takes == "switch" else None,
                 help=_help(setting),
             )
     group.add_argument(

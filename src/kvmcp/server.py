@@ -6,8 +6,8 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeVar
 
 import anyio
@@ -31,7 +31,7 @@ from kvmcp.core.subscriptions import Event, ListChanged, ListName
 from kvmcp.core.versions import LATEST_MODERN
 from kvmcp.core.wire.common import Content, Implementation, TextContent, ToolAnnotations, ToolResult
 from kvmcp.core.wire.params import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
-from kvmcp.io.driver import Driver
+from kvmcp.io.driver import Driver, Listener
 from kvmcp.io.stdio import claim_stdio, fill_standard_descriptors
 from kvmcp.io.transport import Transport
 from kvmcp.io.work import FunctionJob, Returned, Work
@@ -102,7 +102,8 @@ class Server:
         self._caller = Caller(namespace=namespace)
         self._limits = limits if limits is not None else Limits()
         self._state_key = state_key if state_key is not None else secrets.token_bytes(MIN_KEY_BYTES)
-        self._drivers: set[Driver] = set()
+        self._listeners: set[Listener] = set()
+        self._runs = 0
 
     # --- what it offers ---
 
@@ -146,21 +147,18 @@ class Server:
 
     def publish(self, event: Event) -> None:
         """Tell connected clients of a change. Call it on the server's event loop."""
-        for driver in self._drivers:
-            driver.publish(event)
+        for listener in list(self._listeners):
+            listener.publish(event)
 
     # --- running it ---
 
     async def serve(self, transport: Transport) -> None:
         """Serve one client on a stream of lines until it closes its end."""
-        service = self._service()
+        service = self.service()
         machine = ServerConnection(service, self._caller)
         driver = Driver(machine, transport, self.backend, self._limits.shutdown_grace)
-        self._drivers.add(driver)
-        try:
+        with self.listening(driver):
             await driver.run()
-        finally:
-            self._drivers.discard(driver)
 
     async def serve_stdio(self, at_end: Callable[[], None] | None = None) -> None:
         """Serve the client at standard input and output; returns at end of input, SIGTERM or SIGINT.
@@ -178,8 +176,8 @@ class Server:
 
     def stop(self) -> None:
         """Take no more requests, finish what was accepted. Call it on the server's event loop."""
-        for driver in self._drivers:
-            driver.stop()
+        for listener in list(self._listeners):
+            listener.stop()
 
     async def _stop_on(self, signals: AsyncIterator[signal.Signals]) -> None:
         async for number in signals:
@@ -188,15 +186,38 @@ class Server:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """The store is up inside this context; `serve` may then be called for any number of clients."""
-        await self.backend.start()
+        """The store is up inside this context; clients may then be served, over any number of transports.
+
+        Contexts may overlap: the store ends with the last one.
+        """
+        self._runs += 1
+        if self._runs == 1:
+            await self.backend.start()
         try:
             yield
         finally:
-            with anyio.CancelScope(shield=True):
-                await self.backend.aclose()
+            self._runs -= 1
+            if not self._runs:
+                with anyio.CancelScope(shield=True):
+                    await self.backend.aclose()
 
-    def _service(self) -> Service:
+    # --- for transports ---
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Generator[None]:
+        """Inside this context it is told of changes, and when to stop."""
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
+        """Who sends a request with these headers."""
+        return self._caller
+
+    def service(self) -> Service:
+        """What all sessions on the running event loop share."""
         return Service(
             self.catalog,
             self._info,
