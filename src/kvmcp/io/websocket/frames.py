@@ -64,7 +64,7 @@ class Frames:
         self._expected = _MASKED if side is ConnectionType.SERVER else 0
         self._head_size = 6 if self._expected else 2
         self._rest = b""
-        self._owed = 0
+        self._owed: int = 0
         self._parts = bytearray()
         self._in_message = False
         self._ended = False
