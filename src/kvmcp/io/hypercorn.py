@@ -12,9 +12,10 @@ One sweep per second looks at the deadlines of all connections, instead of a tim
 
 import logging
 import math
+import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 from wsgiref.handlers import format_date_time
@@ -28,19 +29,16 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ConnectionState
 
 from kvmcp.core.errors import clip
-from kvmcp.io.endpoint import Message, Receive, Send
+from kvmcp.io.endpoint import App, Message
+from kvmcp.io.listening import Acceptor, Listener, ListenLimits, Peer
 from kvmcp.io.transport import Transport
 
 logger = logging.getLogger("kvmcp.io")
-
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 HEAD_TIMEOUT: Final = 5.0
 """Seconds from the first byte of a request to the end of its head: a kilobyte, in one or two packets."""
 IDLE_TIMEOUT: Final = 75.0
 """Seconds that a connection is kept for another request: what nginx does, above the pools of common clients."""
-WRITE_TIMEOUT: Final = 30.0
-"""Seconds without any byte taken by a peer that has bytes to take: it is gone, or means us harm."""
 SWEEP_SECONDS: Final = 1.0
 """How late a deadline may be noticed."""
 HEAD_BYTES: Final = 32 * 1024
@@ -56,6 +54,9 @@ UNSENT_BYTES: Final = 256 * 1024
 REQUESTS_PER_CONNECTION: Final = 100_000
 """After these a connection is closed, so that a balancer can spread it anew."""
 
+_BUSY: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+)
 _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -98,6 +99,9 @@ class _Event:
         await self._event.wait()
 
     async def set(self) -> None:
+        self._event.set()
+
+    def set_now(self) -> None:
         self._event.set()
 
     def is_set(self) -> bool:
@@ -252,18 +256,19 @@ class Connection:
         self._idle = True
         self._finishing = False
         """Whether nothing more is read: what is being answered is finished and written."""
-        self._read_by = math.inf
-        self._write_by = math.inf
+        self.deadline = math.inf
+        """When a sweep shall end it."""
 
     async def run(self) -> None:
         server = self._server
         server.connections.add(self)
-        self._read_by = anyio.current_time() + IDLE_TIMEOUT
+        self.deadline = anyio.current_time() + IDLE_TIMEOUT
         try:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
                     await self._serve(tasks)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # peers cause it, so no traceback for each
+            # Nothing of one connection may reach another.
             logger.warning("a connection failed and was closed: %s", _first(error))
         finally:
             server.connections.discard(self)
@@ -285,14 +290,14 @@ class Connection:
             try:
                 await self._protocol.initiate()
                 await self._read()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # peers cause it, so no traceback for each
                 # A parser's bug, or ours. It ends this connection alone, and what it had begun.
                 logger.warning("a request broke the parser: %s", _first(error))
                 if not self._answered:
                     self._unsent += _BAD_REQUEST
         with suppress(Exception):  # Nothing more comes: requests that run are told.
             await self._protocol.handle(Closed())
-        self._finishing, self._read_by = True, math.inf
+        self._finishing, self.deadline = True, math.inf
         self._wake_writer()
         await anyio.sleep_forever()  # The writer ends the connection, when all is written.
 
@@ -300,13 +305,13 @@ class Connection:
         while True:
             try:
                 data = await self._transport.receive()
-            except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            except OSError:
                 return
             if not data:
                 return
             if self._idle and not self._in_head and isinstance(self._protocol.protocol, H11Protocol):
                 self._in_head, self._answered = True, False
-                self._read_by = anyio.current_time() + HEAD_TIMEOUT
+                self.deadline = anyio.current_time() + HEAD_TIMEOUT
             await self._protocol.handle(RawData(data))
 
     async def _send(self, event: WireEvent) -> None:
@@ -322,7 +327,7 @@ class Connection:
             self._reading.cancel()
         elif isinstance(event, Updated):
             self._idle, self._in_head = event.idle, False
-            self._read_by = anyio.current_time() + IDLE_TIMEOUT if event.idle else math.inf
+            self.deadline = anyio.current_time() + IDLE_TIMEOUT if event.idle else math.inf
             if event.idle and self._server.stopping:
                 self._reading.cancel()
 
@@ -344,19 +349,12 @@ class Connection:
     async def _write_all(self, data: memoryview) -> None:
         try:
             while data:
-                self._write_by = anyio.current_time() + WRITE_TIMEOUT
                 data = data[await self._transport.send_some(data) :]
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        except OSError as error:
+            logger.debug("the peer is gone: %s", error)
             self._scope.cancel()
-        finally:
-            self._write_by = math.inf
 
     # --- for the server ---
-
-    @property
-    def deadline(self) -> float:
-        """When a sweep shall end it."""
-        return min(self._read_by, self._write_by)
 
     def end(self) -> None:
         """No more requests: at once where none is being read or answered, otherwise after that."""
@@ -368,30 +366,48 @@ class Connection:
 
 
 class HypercornServer:
-    """What all connections of one listener share."""
+    """Serves an application on listeners, of which it takes the connections. `tls` is for https."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(
+        self, app: App, listeners: Sequence[Listener], limits: ListenLimits, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.app = app
         self.config = _Config()
         self.context = _Context()
         self.connections: set[Connection] = set()
         self.stopping = False
+        self._address = listeners[0].address
+        if tls is not None:
+            tls.set_alpn_protocols(self.config.alpn_protocols)
+        self._acceptor = Acceptor(listeners, self._converse, limits, tls=tls, full=_BUSY)
 
-    async def sweep(self) -> None:
-        """Ends the connections whose deadlines have passed; runs as long as the server."""
+    async def run(self) -> None:
+        """Serve until `stop`; then returns within the limits' grace and a second, whatever peers do."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._sweep)
+            await self._acceptor.run()
+            tasks.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """No more connections and requests; what is being answered is finished. The application has been told."""
+        self.stopping = True
+        self.context.terminated.set_now()
+        self._acceptor.stop()
+        for connection in list(self.connections):
+            connection.end()
+
+    async def _converse(self, transport: Transport, peer: Peer) -> None:
+        client = (peer.address, 0) if peer.address else None
+        await Connection(self, transport, client, self._address, tls=peer.is_tls, alpn=peer.alpn).run()
+
+    async def _sweep(self) -> None:
+        """Ends the connections whose deadlines have passed."""
         while True:
             await anyio.sleep(SWEEP_SECONDS)
             now = anyio.current_time()
             for connection in list(self.connections):
                 if now >= connection.deadline:
                     connection.cancel()
-
-    async def stop(self) -> None:
-        """No more requests on any connection; what is being answered is finished."""
-        self.stopping = True
-        await self.context.terminated.set()
-        for connection in list(self.connections):
-            connection.end()
 
 
 def _first(error: BaseException) -> str:
