@@ -4,6 +4,7 @@ TYPE_CHECKING = False  # What type checkers take for true; importing it from typ
 
 if TYPE_CHECKING:
     from kvmcp.functions import Completing, start_work
+    from kvmcp.io.asgi import HttpOptions
     from kvmcp.io.work import RequestFailed, ToolFailed, Work
     from kvmcp.questions import filled, form, said, sample
     from kvmcp.server import Server
@@ -12,6 +13,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Completing",
+    "HttpOptions",
     "RequestFailed",
     "Server",
     "ToolFailed",
@@ -26,6 +28,7 @@ __all__ = [
 
 _HOME = {
     "Completing": "functions",
+    "HttpOptions": "io.asgi",
     "RequestFailed": "io.work",
     "Server": "server",
     "ToolFailed": "io.work",
