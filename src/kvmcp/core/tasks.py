@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from kvmcp.core.asking import needed, read_answer
-from kvmcp.core.commands import Ask, Command, Said, Ticket
+from kvmcp.core.commands import Ask, Command, Progress, Said, Ticket
 from kvmcp.core.errors import MISSING_CLIENT_CAPABILITY, LocalProtocolError, RpcError
 from kvmcp.core.exchange import Exchange, Exchanges, Phase, Questions
 from kvmcp.core.modern import asked_of_client
@@ -42,7 +42,7 @@ _decode_settled = msgspec.json.Decoder(_Settled).decode
 
 
 class _Body(Struct, omit_defaults=True, rename="camel"):
-    """What is told of a task. Before its creation is answered there is nothing but the first seven members."""
+    """What is told of a task. Its creation is answered with nothing but the first seven members."""
 
     task_id: TaskId
     status: Status
@@ -65,6 +65,8 @@ class Task(Struct):
     created: float
     updated: float
     status: Status = "working"
+    message: str | UnsetType = UNSET
+    """What its job last said of how far it is."""
     outcome: _Settled = _Settled()
     names: dict[str, str] = {}
     """For each open question: the key that the job gave it, by the key that the client sees."""
@@ -180,14 +182,17 @@ class Tasks:
         self._settle()
 
     def tell(self, ticket: Ticket, said: Said, now: float) -> None:
-        """A job asks the client. "Progress and messages are not available for tasks"."""
+        """A job asks the client, or says how far it is. "Progress and messages are not available for tasks"."""
         self._exchanges.now = now
         exchange = self._exchanges.work(ticket)
-        if exchange is None or not isinstance(said, Ask):
+        if exchange is None:
             return
-        if exchange.phase is Phase.WAITING_FOR_CLIENT:
-            raise LocalProtocolError("a job asks the client one thing at a time")
-        self.ask(exchange, said.requests)
+        if isinstance(said, Progress):
+            self._note(self._of(exchange), said.message)
+        elif isinstance(said, Ask):
+            if exchange.phase is Phase.WAITING_FOR_CLIENT:
+                raise LocalProtocolError("a job asks the client one thing at a time")
+            self.ask(exchange, said.requests)
 
     def handle_timeout(self, now: float) -> None:
         """`next_deadline` has passed. Early and repeated calls do nothing."""
@@ -246,6 +251,12 @@ class Tasks:
         task.updated = self._exchanges.now
         self._heard(task.id)
 
+    def _note(self, task: Task, message: str | UnsetType) -> None:
+        """The message of a progress report is what the client is told of a task's status."""
+        if message is not UNSET and message != task.message:
+            task.message = message
+            self._change(task, task.status)
+
     def _expire(self, now: float) -> None:
         """Forget tasks that are too old. They stand in order of their creation."""
         while self._tasks:
@@ -278,6 +289,7 @@ class Tasks:
             last_updated_at=iso_time(wall(task.updated)),
             ttl_ms=int(self._limits.task_lifetime * 1000),
             poll_interval_ms=self._limits.task_poll_ms,
+            status_message=UNSET if task.is_over else task.message,
         )
 
 

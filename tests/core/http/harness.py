@@ -215,10 +215,11 @@ class Web:
         held: bool = False,
         piece: int = 65536,
         replicated: bool = False,
+        resumable: bool = False,
         store: dict[str, str] | None = None,
     ) -> None:
         self.service = service or a_service(catalog, limits=limits)
-        self.server = HttpServer(self.service, events, replicated=replicated)
+        self.server = HttpServer(self.service, events, replicated=replicated, resumable=resumable)
         self.caller = caller or Caller()
         self.store = {"a": "1", "b": "2"} if store is None else store
         self.held = held

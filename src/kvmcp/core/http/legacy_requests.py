@@ -44,11 +44,14 @@ _OF_A_POST: Final = "p"
 class LegacyRequests:
     """Answers POST, GET and DELETE of the legacy era."""
 
-    def __init__(self, service: Service, sessions: Sessions, *, replicated: bool = False) -> None:
+    def __init__(
+        self, service: Service, sessions: Sessions, *, replicated: bool = False, resumable: bool = False
+    ) -> None:
         self._service = service
         self._limits = service.limits
         self._sessions = sessions
         self._replicated = replicated
+        self._resumable = resumable
         self.relays: list[Relay] = []
         """What the other processes are to be told; nothing where there are none."""
 
@@ -124,7 +127,9 @@ class LegacyRequests:
         admitted = home.opened.admitted(self._service, caller)
         session = ServerSession(self._service, caller, legacy=admitted, wishes=home.wishes, name=name)
         stream = Stream(home.id, _OF_A_POST + name, self._sessions.store)
-        answer = LegacyAnswer(session, home, stream, self._limits, now, batch=batch)
+        answer = LegacyAnswer(
+            session, home, stream, self._limits, now, batch=batch, resumable=self._resumable
+        )
         for message in asked:
             session.receive(message, now)
             if isinstance(message, Request) and concerns_all(message):
