@@ -316,7 +316,7 @@ def listen(session: Conversation, request: Request, params: ListenParams, admitt
 def _known_tasks(session: Conversation, ids: tuple[str, ...], context: Context) -> tuple[str, ...]:
     """Those of the caller's; others are left out of the acknowledgement."""
     now = session.exchanges.now
-    return tuple(id for id in dict.fromkeys(ids) if session.tasks.find(id, context.caller, now) is not None)
+    return tuple(id for id in dict.fromkeys(ids) if session.tasks.knows(id, context.caller, now))
 
 
 _SUBSCRIBABLE: Final[tuple[Feature, ...]] = ("tools", "resources", "prompts", "tasks")

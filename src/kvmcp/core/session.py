@@ -547,9 +547,9 @@ class ServerSession:
                 self._tell_task(id, self._exchanges.open[id].context.caller, task)
 
     def _tell_task(self, listen: Id, listener: Caller, id: TaskId) -> None:
-        task = self.tasks.find(id, listener, self._exchanges.now)
-        if task is not None:
-            self._out.append(self._service.modern.task_changed(self.tasks.state(task), listen))
+        state = self.tasks.state_for(id, listener, self._exchanges.now)
+        if state is not None:
+            self._out.append(self._service.modern.task_changed(state, listen))
 
     # --- the end ---
 

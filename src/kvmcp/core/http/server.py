@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from kvmcp.core import jsonrpc
 from kvmcp.core.commands import Command, Said, Ticket
@@ -14,7 +14,8 @@ from kvmcp.core.http.headers import Headers
 from kvmcp.core.http.interests import Interests
 from kvmcp.core.http.legacy_requests import LegacyRequests
 from kvmcp.core.http.messages import EVENTS, Request, empty_response
-from kvmcp.core.http.relays import Follow, Told, Written
+from kvmcp.core.http.relays import Follow, TaskAsked, TaskTold, Told, Written
+from kvmcp.core.http.remote_tasks import RemoteTasks
 from kvmcp.core.http.sessions import Sessions
 from kvmcp.core.http.shared import FIRST_TICKET as FIRST_SHARED_TICKET, Shared, SharedCommand
 from kvmcp.core.http.shared_events import SharedEvents
@@ -51,7 +52,8 @@ class HttpServer:
         self._shared = Shared(service.sealer, service.token()) if replicated else None
         self._sessions = Sessions(service, events if events is not None else self._own_events())
         self._legacy = LegacyRequests(service, self._sessions, self._shared)
-        self._tasks = Tasks(service, self._heard_of_task)
+        self._remote_tasks = None if self._shared is None else RemoteTasks(service, self._shared)
+        self._tasks = Tasks(service, self._heard_of_task, self._remote_tasks)
         self._open: dict[HttpExchange, _Head] = {}
         self._woken: dict[HttpExchange, None] = {}
         self._streaming: set[HttpExchange] = set()
@@ -95,6 +97,11 @@ class HttpServer:
                 self._legacy.follow(relay, now)
             case Written():
                 self._legacy.written(relay)
+            case TaskAsked(id=id, answers=answers):
+                given = None if answers is None else {key: Raw(text) for key, text in answers.items()}
+                self._tasks.ask_for_other(id, given, now)
+            case TaskTold():
+                self._told_of_task(relay)
             case _:
                 pass
 
@@ -200,6 +207,10 @@ class HttpServer:
 
     def _modern(self, exchange: HttpExchange, asked: ModernRequest, caller: Caller, now: float) -> Answer:
         request = asked.request
+        if self._remote_tasks is not None:
+            elsewhere = self._remote_tasks.answer(self._tasks, request, asked.admitted, now)
+            if elsewhere is not None:
+                return elsewhere
         listens = request.method == _LISTEN
         if listens and self._is_full:
             return self._too_many_streams(request.id)
@@ -234,6 +245,14 @@ class HttpServer:
     def _heard_of_task(self, id: TaskId) -> None:
         for exchange in self._listening.of(id):
             exchange.note_task(id)
+
+    def _told_of_task(self, told: TaskTold) -> None:
+        """Another process has told of a task of its own."""
+        assert self._remote_tasks is not None, "relays come where there are other processes"
+        self._remote_tasks.told(told)
+        if self._listening.of(told.id):
+            self._tasks.note_elsewhere(told.id, told.state)
+            self._heard_of_task(told.id)
 
     def left(self, exchange: HttpExchange) -> None:
         """An exchange is over."""
