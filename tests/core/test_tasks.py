@@ -7,7 +7,8 @@ from kvmcp.core.commands import Ask, HangUp, Log, Progress, StartWork, StopWork,
 from kvmcp.core.errors import LocalProtocolError, RpcError
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Answer, AskClient, Caller, Context, Plan, Start, ToolError
-from kvmcp.core.tasks import FIRST_TICKET, iso_time
+from kvmcp.core.task_states import iso_time
+from kvmcp.core.tasks import FIRST_TICKET
 from kvmcp.core.wire.common import ElicitForm, Sample, TextContent, ToolResult
 from tests.core.fixture_catalog import (
     FORM,

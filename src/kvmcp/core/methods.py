@@ -21,7 +21,8 @@ from kvmcp.core.modern import ModernDialect
 from kvmcp.core.plan import Answer, Context, Plan, ToolError, resource_not_found
 from kvmcp.core.service import Dialect, Service
 from kvmcp.core.subscriptions import Subscription
-from kvmcp.core.tasks import TASKS_REQUIRED, Task, Tasks, declares_tasks
+from kvmcp.core.task_states import Task
+from kvmcp.core.tasks import TASKS_REQUIRED, Tasks, declares_tasks
 from kvmcp.core.wire.common import CompletionResult, LogLevel
 from kvmcp.core.wire.params import (
     CallParams,

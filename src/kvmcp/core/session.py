@@ -42,7 +42,8 @@ from kvmcp.core.plan import Caller, Context, ToolError
 from kvmcp.core.projection import known_capabilities
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import LIST_NAMES, Event, Subscription
-from kvmcp.core.tasks import FIRST_TICKET, TaskId, Tasks
+from kvmcp.core.task_states import TaskId
+from kvmcp.core.tasks import FIRST_TICKET, Tasks
 from kvmcp.core.versions import BATCHING, LATEST_LEGACY, LegacyVersion, negotiate
 from kvmcp.core.wire.common import ClientCapabilities, LogLevel
 from kvmcp.core.wire.params import CancelledParams, InitializeParams, LegacyMeta, Params

@@ -7,10 +7,10 @@ before that is part of the request. The job then runs here, in exchanges of its 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct
 
 from kvmcp.core import task_ids
 from kvmcp.core.asking import needed, read_answer
@@ -20,11 +20,9 @@ from kvmcp.core.exchange import Exchange, Exchanges, Phase, Questions
 from kvmcp.core.modern import asked_of_client
 from kvmcp.core.plan import Caller, Context, Plan, Start, ToolError
 from kvmcp.core.service import Service
+from kvmcp.core.task_states import Body, Settled, Status, Task, TaskId, iso_time
 from kvmcp.core.wire.common import ClientRequest
 from kvmcp.core.wire.params import TASKS
-
-TaskId: TypeAlias = str
-Status: TypeAlias = Literal["working", "input_required", "completed", "failed", "cancelled"]
 
 FIRST_TICKET: Final[Ticket] = 1 << 40
 """Tickets of tasks are above it: who has the commands of a session and of tasks tells them apart by that."""
@@ -32,51 +30,7 @@ FIRST_TICKET: Final[Ticket] = 1 << 40
 _encode = msgspec.json.Encoder().encode
 
 
-class _Settled(Struct, frozen=True):
-    """How an exchange ended, out of the message that it wrote."""
-
-    result: Raw | UnsetType = UNSET
-    error: Raw | UnsetType = UNSET
-
-
-_decode_settled = msgspec.json.Decoder(_Settled).decode
-
-
-class _Body(Struct, omit_defaults=True, rename="camel"):
-    """What is told of a task. Before its creation is answered there is nothing but the first seven members."""
-
-    task_id: TaskId
-    status: Status
-    created_at: str
-    last_updated_at: str
-    ttl_ms: int
-    poll_interval_ms: int
-    status_message: str | UnsetType = UNSET
-    input_requests: Raw | UnsetType = UNSET
-    result: Raw | UnsetType = UNSET
-    error: Raw | UnsetType = UNSET
-
-
-class Task(Struct):
-    """One task. `Exchanges` keeps its work; this is what a client may know of it."""
-
-    id: TaskId
-    owner: str
-    exchange: Exchange
-    created: float
-    updated: float
-    status: Status = "working"
-    outcome: _Settled = _Settled()
-    size: int = 0
-    """Bytes of the outcome."""
-    names: dict[str, str] = {}
-    """For each open question: the key that the job gave it, by the key that the client sees."""
-    used: set[str] = msgspec.field(default_factory=set)
-    """Every key that the client has seen."""
-
-    @property
-    def is_over(self) -> bool:
-        return self.status not in ("working", "input_required")
+_decode_settled = msgspec.json.Decoder(Settled).decode
 
 
 def declares_tasks(context: Context) -> bool:
@@ -375,9 +329,9 @@ class Tasks:
         asked = _questions(task.exchange).asked
         return {key: asked_of_client(asked[name]) for key, name in task.names.items()}
 
-    def _body(self, task: Task) -> _Body:
+    def _body(self, task: Task) -> Body:
         wall = self._service.sealer.wall
-        return _Body(
+        return Body(
             task_id=task.id,
             status=task.status,
             created_at=iso_time(wall(task.created)),
@@ -411,17 +365,3 @@ def _start(job: object) -> Plan:
 
 def _questions(exchange: Exchange) -> Questions:
     return exchange.questions if exchange.questions is not None else Questions()
-
-
-def iso_time(unix: float) -> str:
-    """A moment in ISO 8601, UTC. By hand, as the core has no calendar (days from civil, H. Hinnant)."""
-    days, seconds = divmod(int(unix), 86_400)
-    era, day_of_era = divmod(days + 719_468, 146_097)
-    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
-    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    shifted = (5 * day_of_year + 2) // 153
-    day = day_of_year - (153 * shifted + 2) // 5 + 1
-    month = shifted + 3 if shifted < 10 else shifted - 9
-    year = year_of_era + era * 400 + (month <= 2)
-    hour, minute, second = seconds // 3600, seconds // 60 % 60, seconds % 60
-    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"

@@ -101,6 +101,26 @@ def test_a_batch_that_subscribes_is_heard_of_changes() -> None:
     assert len(stream.messages()) == 1
 
 
+def test_a_batch_that_watches_too_much_ends_its_session_and_leaves_nothing_behind() -> None:
+    web = Web(limits=Limits(watched_resources=1))
+    session = Session(web, "2025-03-26")
+    session.post(
+        [
+            {
+                "jsonrpc": "2.0",
+                "id": name,
+                "method": "resources/subscribe",
+                "params": {"uri": f"kv://keys/{name}"},
+            }
+            for name in "abc"
+        ]
+    )
+    assert web.server.sessions == 0 and session.ask("ping").status == 404
+    other = Session(web, PRIMED)
+    watch(other, "a")
+    assert other.ask("ping").status == 200
+
+
 def test_answers_and_cancellations_of_elsewhere_are_no_reason_to_remember_a_session() -> None:
     both = Replicas()
     session = Session(both.webs[0], PRIMED)

@@ -20,7 +20,7 @@ from kvmcp.core.jsonrpc import ErrorResponse, Id, Malformed, Request, Response
 from kvmcp.core.limits import Limits
 from kvmcp.core.session import ServerSession
 from kvmcp.core.subscriptions import Event
-from kvmcp.core.tasks import TaskId
+from kvmcp.core.task_states import TaskId
 
 PRIMING: Final = "2025-11-25"
 """Since then a stream begins with an event that has no data; before, it would break clients."""

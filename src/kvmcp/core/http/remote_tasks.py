@@ -24,7 +24,8 @@ from kvmcp.core.jsonrpc import Id, Request
 from kvmcp.core.methods import METHODS, Admitted
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import Event
-from kvmcp.core.tasks import Status, TaskId, Tasks, declares_tasks
+from kvmcp.core.task_states import Status, TaskId
+from kvmcp.core.tasks import Tasks, declares_tasks
 from kvmcp.core.wire.params import TaskParams, UpdateTaskParams
 
 _METHODS: Final = ("tasks/get", "tasks/update", "tasks/cancel")

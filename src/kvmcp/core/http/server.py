@@ -25,7 +25,8 @@ from kvmcp.core.plan import Caller
 from kvmcp.core.service import Service
 from kvmcp.core.session import ServerSession
 from kvmcp.core.subscriptions import Event
-from kvmcp.core.tasks import TaskId, Tasks
+from kvmcp.core.task_states import TaskId
+from kvmcp.core.tasks import Tasks
 from kvmcp.core.versions import MODERN
 
 _LISTEN: Final = "subscriptions/listen"
@@ -50,7 +51,8 @@ class HttpServer:
         self._service = service
         self._limits = service.limits
         self._shared = Shared(service.sealer, service.token()) if replicated else None
-        self._sessions = Sessions(service, events if events is not None else self._own_events())
+        events = events if events is not None else self._own_events()
+        self._sessions = Sessions(service, events, self._shared)
         self._legacy = LegacyRequests(service, self._sessions, self._shared)
         self._remote_tasks = None if self._shared is None else RemoteTasks(service, self._shared)
         self._tasks = Tasks(service, self._heard_of_task, self._remote_tasks)
