@@ -309,7 +309,8 @@ end
 """
 
 _SHARING: Final = """\
-function C.PUBLISH(K)
+function C.PUBLISH(K, A)
+  if not redis.acl_check_cmd(A[1], K[3], A[2]) then return fail('NOPERM') end
   if other(K[1], 'stream') or other(K[2], 'hash') then return fail('WRONGTYPE') end
 end
 local function field(entry, name)
@@ -491,6 +492,15 @@ while a <= #ARGV do
   for i = 1, arguments do step.A[i] = ARGV[a]; a = a + 1 end
   steps[#steps + 1] = step
 end
+local uses = {APPEND = {'SET', 'SETRANGE'}, POP = {'LPOP', 'RPOP'}, LTRIM = {'LTRIM', 'LLEN'},
+  PUBLISH = {'HSET', 'PEXPIRE', 'XTRIM', 'XADD'}, CLAIM = {'HSET', 'ZADD', 'HDEL', 'ZREM', 'LPOP'},
+  ACK = {'HDEL', 'ZREM'}, EXTEND = {'ZADD'}}
+local function permitted(step)
+  for _, command in ipairs(uses[step.name] or {step.name}) do
+    if not redis.acl_check_cmd(command, step.K[1]) then return false end
+  end
+  return true
+end
 local function check(step)
   if step.mode ~= 'w' and other(step.K[1], step.mode) then return fail('WRONGTYPE') end
   local more = C[step.name]
@@ -507,6 +517,7 @@ end
 local touched, late = {}, 0
 for i, step in ipairs(steps) do
   if step.mode ~= 'r' then
+    if #steps > 1 and #step.K > 0 and not permitted(step) then return fail('NOPERM') end
     local known = true
     for _, key in ipairs(step.K) do known = known and not touched[key] end
     local wrong = 'late'
@@ -524,7 +535,7 @@ for i = 1, late - 1 do
   for _, key in ipairs(steps[i].mode ~= 'r' and steps[i].K or {}) do
     if not saved[key] then
       local dump = call('DUMP', key)
-      if dump and redis.acl_check_cmd and not redis.acl_check_cmd('RESTORE', key, 0, '', 'REPLACE', 'ABSTTL') then return fail('NOPERM') end
+      if dump and not redis.acl_check_cmd('RESTORE', key, 0, '', 'REPLACE', 'ABSTTL') then return fail('NOPERM') end
       saved[key] = true
       kept[#kept + 1] = {key, dump, dump and call('PEXPIRETIME', key)}
     end
