@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
@@ -11,7 +12,7 @@ from kvmcp.backends.checks import FAULTS, expire_fault, keys_fault, publish_faul
 from kvmcp.backends.glob import Glob, compile_glob
 from kvmcp.backends.memory.checks import no_room, size_of
 from kvmcp.backends.memory.keyspace import GONE, NEVER, Deadlines, Entry, Space
-from kvmcp.backends.memory.watchers import Watchers
+from kvmcp.backends.memory.watchers import UntilExpiry, Watchers
 from kvmcp.backends.ops import (
     MAX_SCAN_COUNT,
     Atomic,
@@ -148,11 +149,12 @@ class MemoryBackend:
     ) -> AsyncGenerator[AsyncIterator[Event], None]:
         """Changes of `keys` and messages on `channels`; ends with the context, or when the store is closed.
 
-        Setting and giving a time to live are changes, and so are removal and expiry, which is told when it
-        is noticed (see the module's text).
+        Setting and giving a time to live are changes, and so are removal and expiry, which is told at its
+        moment to whoever waits for it then.
         """
-        with self._watchers.registered(tuple(keys), tuple(channels)) as watcher:
-            yield watcher
+        watched = tuple(keys)
+        with self._watchers.registered(watched, tuple(channels)) as watcher:
+            yield UntilExpiry(watcher, partial(self._until_expiry, watched)) if watched else watcher
 
     # --- for the program around it
 
@@ -392,6 +394,12 @@ class MemoryBackend:
         return bool(heap) and heap[0][0] <= now
 
     # --- watchers
+
+    def _until_expiry(self, keys: Sequence[NsKey]) -> float:
+        """Expire what is due among the keys; the seconds until the next of them is."""
+        now = self._clock()
+        found = [entry for key in keys if (entry := self._find(key, now)) is not None]
+        return min([entry.deadline for entry in found], default=NEVER) - now
 
     def _changed(self, entry: Entry) -> None:
         self._watchers.changed(entry.space, entry.name)

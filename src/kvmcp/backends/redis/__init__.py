@@ -10,7 +10,7 @@ Nothing imports this package unless a Redis URL is configured.
     wire, link, lane    what was really written; one connection; its upkeep and the queue before it
     job, spread         one operation until its reply; operations that a cluster takes in parts
     routes, topology, cluster   which server; asked of Sentinels and nodes; slots and redirections
-    watch, events       changes of keys and messages on channels
+    watch               changes of keys and messages on channels
     host, loops         background work on whichever loop runs
     backend             all of it behind the `Backend` contract
 """
