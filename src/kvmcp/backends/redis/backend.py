@@ -27,6 +27,7 @@ from kvmcp.backends.redis.host import Host
 from kvmcp.backends.redis.job import Job
 from kvmcp.backends.redis.lane import Lane
 from kvmcp.backends.redis.options import RedisOptions, check_options
+from kvmcp.backends.redis.order import next_round
 from kvmcp.backends.redis.resp import Call, Lost
 from kvmcp.backends.redis.routes import Routes, make_routes
 from kvmcp.backends.redis.spread import needs_parts, put_together, take_apart
@@ -130,8 +131,10 @@ class RedisBackend:
 
     async def _finish(self, jobs: list[Job], deadline: float) -> list[Reply]:
         """Rounds until every job has its reply."""
-        while waiting := [job for job in jobs if not job.done]:
+        waiting = [job for job in jobs if not job.done]
+        while waiting:
             await self._round(waiting, deadline)
+            waiting = next_round(jobs) if self._routes.sharded else [job for job in jobs if not job.done]
         return [job.reply for job in jobs]
 
     async def _round(self, jobs: list[Job], deadline: float) -> None:
