@@ -8,6 +8,7 @@ little, redirections of a cluster and scripts that Redis forgot: always things t
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 import anyio
 import hiredis
@@ -19,6 +20,7 @@ from kvmcp.backends.redis.errors import (
     CLOSED,
     CONNECTION_LOST,
     ELSEWHERE,
+    REPLIES_TOO_LARGE,
     REPLY_TOO_LARGE,
     TIMED_OUT,
     class_of,
@@ -33,6 +35,8 @@ from kvmcp.backends.redis.routes import Routes, make_routes
 from kvmcp.backends.redis.spread import needs_parts, put_together, take_apart
 from kvmcp.backends.redis.watch import WatchHub
 from kvmcp.backends.redis.wire import Connect, connect
+
+_NEVER_CAME: Final = (Lost.UNSENT, Lost.UNANSWERED)
 
 
 def open_backend(url: str, options: RedisOptions | None = None, connect: Connect = connect) -> "RedisBackend":
@@ -186,14 +190,17 @@ class RedisBackend:
     def _lose(self, call: Call, jobs: list[Job], ends: list[int]) -> None:
         """From the last job to the first: a read is asked again only if no later write may have run."""
         in_time = call.end >= 0 and self._clock() < call.deadline
-        first_lost = next(index for index, slot in enumerate(call.replies) if isinstance(slot, Lost))
+        first_lost = next((index for index, slot in enumerate(call.replies) if slot in _NEVER_CAME), -1)
         for index in range(len(jobs) - 1, -1, -1):
             job, start, end = jobs[index], ends[index - 1] if index else 0, ends[index]
             if job.done or end == start:
                 continue
-            fate = call.replies[end - 1]
-            if not isinstance(fate, Lost):
-                job.receive(call.replies[start:end], False)
+            slots = call.replies[start:end]
+            fate = slots[-1]
+            if Lost.DROPPED in slots:
+                job.lose(Lost.DROPPED, REPLIES_TOO_LARGE, False)
+            elif not isinstance(fate, Lost):
+                job.receive(slots, False)
             else:
                 oversized = call.cause is REPLY_TOO_LARGE and start <= first_lost < end
                 cause = REPLY_TOO_LARGE if oversized else self._cause(call)

@@ -123,7 +123,7 @@ class Job:
                 return True
             self.settle(cause)
         else:
-            self.settle(lost_write(cause) if fate is Lost.UNANSWERED else cause)
+            self.settle(cause if fate is Lost.UNSENT else lost_write(cause))
         return False
 
 

@@ -9,6 +9,7 @@ What is redirected did not run, but what stood behind it in the pipeline may hav
 """
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from msgspec import Struct
 
@@ -76,7 +77,7 @@ def _keys(value: object) -> Iterable[NsKey]:
     if isinstance(value, NsKey):
         yield value
     elif isinstance(value, tuple):
-        for item in value:
+        for item in cast(tuple[object, ...], value):
             yield from _keys(item)
     elif isinstance(value, Struct):
         for field in value.__struct_fields__:
