@@ -182,12 +182,16 @@ class SentinelSet:
 
 
 class Cluster:
-    """Three primaries, all slots covered; with `replicas`, as many for each of them."""
+    """Three primaries, all slots covered; with `replicas`, as many for each of them.
+
+    A replica takes over only after `may_take_over`: on a busy machine nodes seem dead that are not.
+    """
 
     def __init__(self, folder: Path, replicas: int = 0, node_timeout_ms: int = 2000) -> None:
         options = [
             *("--cluster-enabled", "yes", "--cluster-config-file", "nodes"),
             *("--cluster-node-timeout", str(node_timeout_ms), "--repl-diskless-sync-delay", "0"),
+            *("--cluster-replica-no-failover", "yes"),
         ]
         self.replicas = replicas
         self.nodes = [RedisServer(folder / f"c{i}", options) for i in range(3 * (1 + replicas))]
@@ -218,6 +222,12 @@ class Cluster:
 
     def primaries(self) -> list[RedisServer]:
         return [node for node in self.nodes if node.process and node.ask("role").startswith("master")]
+
+    def may_take_over(self, primary: RedisServer) -> None:
+        """Let the replicas of `primary` stand for election when it is gone."""
+        for node in self.nodes:
+            if node.ask("role").split()[:3] == ["slave", "127.0.0.1", str(primary.port)]:
+                node.ask("config", "set", "cluster-replica-no-failover", "no")
 
     def node_of(self, slot: int) -> RedisServer:
         """The primary that serves a slot."""
