@@ -150,7 +150,8 @@ class Frames:
                 self._ended = True
                 return Violated(CloseReason.UNSUPPORTED_DATA, "messages are text")
             case Ping():
-                self._answers.append(bytes(self._wsproto.send(event.response())))
+                if self._wsproto.state is ConnectionState.OPEN:  # Nothing may follow our Close.
+                    self._answers.append(bytes(self._wsproto.send(event.response())))
                 return Received()
             case Pong():
                 return Received()
