@@ -93,7 +93,7 @@ class Frames:
                 continue
             # The common frame first, without another call (benchmarks/websocket.py).
             start = position + head_size
-            if start > end:
+            if start > end and (end < position + 2 or data[position + 1] ^ expected <= _LONGER):
                 break
             first, length = data[position], data[position + 1] ^ expected
             is_plain = first == _WHOLE_TEXT and not self._in_message

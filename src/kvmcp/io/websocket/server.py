@@ -32,6 +32,8 @@ class Phase(Enum):
 
     UPGRADING = "upgrading"
     OPEN = "open"
+    CLOSING = "closing"
+    """Nothing more counts that comes in; our Close goes out behind what is answered in this turn."""
     ENDED = "ended"
     """Our last bytes are rendered, or waiting in `data_to_send`."""
 
@@ -56,6 +58,7 @@ class WebSocketConnection:
         self._now = now
         self._upgrade_due = now + self._limits.handshake_timeout
         self._heartbeat: Heartbeat
+        self._closing = (int(CloseReason.NORMAL_CLOSURE), "")
 
     # --- input ---
 
@@ -69,7 +72,9 @@ class WebSocketConnection:
                 self._receive_head(data, now)
         except Exception as error:  # a bug of ours: the peer is told that it is not at fault
             logger.error("a WebSocket connection failed", exc_info=error)
-            self._fail(CloseReason.INTERNAL_ERROR, "internal error", now)
+            self._close(CloseReason.INTERNAL_ERROR, "internal error")
+            if self._phase is Phase.UPGRADING:
+                self._end(now)
 
     def _receive_head(self, data: bytes, now: float) -> None:
         assert self._upgrade is not None
@@ -101,9 +106,10 @@ class WebSocketConnection:
                 heartbeat.use(now)
                 receive_message(incoming, now)
             elif isinstance(incoming, Closed):
-                self._answer_close(incoming, now)
+                # "… the endpoint typically echos the status code it received" (section 5.5.1).
+                self._close(incoming.code)
             elif isinstance(incoming, Violated):
-                self._fail(incoming.code, incoming.reason, now)
+                self._close(incoming.code, incoming.reason)
             else:
                 assert isinstance(incoming, Received)
         self._out += self._frames.take_answers()
@@ -151,7 +157,7 @@ class WebSocketConnection:
         elif self._phase is Phase.OPEN and now >= self._heartbeat.deadline:
             verdict = self._heartbeat.look(now, is_held=self._sending or not self.wants_input)
             if isinstance(verdict, Violated):
-                self._fail(verdict.code, verdict.reason, now)
+                self._close(verdict.code, verdict.reason)
             elif verdict:
                 self._out.append(self._frames.ping())
 
@@ -163,30 +169,37 @@ class WebSocketConnection:
 
     def data_to_send(self) -> bytes:
         """All that is to be written, rendered now, in one piece."""
-        if self._phase is Phase.OPEN:
-            messages = self._session.take_messages()
-            if messages:
-                self._heartbeat.use(self._now)
-                self._out.append(self._frames.text(messages))
-            if self._session.closed:
-                self._out.append(self._frames.close(CloseReason.GOING_AWAY, "the server is stopping"))
-                self._phase = Phase.ENDED
+        if self._phase in (Phase.OPEN, Phase.CLOSING):
+            self._render()
         data = b"".join(self._out)
         self._out.clear()
         self._sending = bool(data)
         return data
+
+    def _render(self) -> None:
+        messages = self._session.take_messages()
+        if messages:
+            self._heartbeat.use(self._now)
+            self._out.append(self._frames.text(messages))
+        if self._session.closed:
+            self._close(CloseReason.GOING_AWAY, "the server is stopping")
+        if self._phase is Phase.CLOSING:
+            self._out.append(self._frames.close(*self._closing))
+            self._end(self._now)
 
     @property
     def wants_turn(self) -> bool:
         """Whether `take_commands` or `data_to_send` has something to give: go on until neither has."""
         if self._phase is Phase.ENDED:
             return bool(self._out)
-        return bool(self._out) or self._session.wants_turn or self._session.closed
+        return bool(
+            self._out or self._phase is Phase.CLOSING or self._session.wants_turn or self._session.closed
+        )
 
     def next_deadline(self) -> float | None:
         """The earliest moment at which `handle_timeout` has something to do."""
         session = self._session.next_deadline()
-        if self._phase is Phase.ENDED:
+        if self._phase in (Phase.CLOSING, Phase.ENDED):
             return session
         own = self._heartbeat.deadline if self._phase is Phase.OPEN else self._upgrade_due
         return own if session is None else min(own, session)
@@ -194,7 +207,7 @@ class WebSocketConnection:
     @property
     def wants_input(self) -> bool:
         """Whether the peer may be read from now."""
-        return self._phase is not Phase.ENDED and self._session.wants_input
+        return self._phase in (Phase.UPGRADING, Phase.OPEN) and self._session.wants_input
 
     @property
     def closed(self) -> bool:
@@ -203,20 +216,12 @@ class WebSocketConnection:
 
     # --- the end ---
 
-    def _answer_close(self, closed: Closed, now: float) -> None:
-        """ "When sending a Close frame in response, the endpoint typically echos the status code" (5.5.1)."""
-        self._out += self._frames.take_answers()
-        self._out.append(self._frames.close(closed.code))
-        self._end(now)
-
-    def _fail(self, code: int, reason: str, now: float) -> None:
-        """The peer broke a rule, or is gone: say so, and end."""
+    def _close(self, code: int, reason: str = "") -> None:
+        """Say goodbye: at the peer's wish, because it broke a rule or is gone, or because we stop."""
         if self._phase is Phase.OPEN:
             logger.debug("closing a WebSocket: %d %s", code, reason)
-            self._out += self._frames.take_answers()
-            self._out.append(self._frames.text(self._session.take_messages()))
-            self._out.append(self._frames.close(code, reason))
-        self._end(now)
+            self._phase = Phase.CLOSING
+            self._closing = (code, reason)
 
     def _end(self, now: float) -> None:
         """Nobody waits any more: cancel what was accepted, answer nothing."""
