@@ -90,7 +90,8 @@ class Upgrade:
 
     def receive(self, data: bytes) -> Upgraded | Refused | None:
         """Bytes arrived, cut anywhere; None where the head is not yet whole."""
-        self._h11.receive_data(data)
+        if data:  # Nothing is the end of the stream, to h11.
+            self._h11.receive_data(data)
         try:
             event = self._h11.next_event()
             if event is h11.NEED_DATA:
