@@ -1,53 +1,37 @@
-"""Assembly: a catalog, a store and a transport become a server. `Server` is the public class, `serve` the command."""
+"""A catalog, a store and transports become a server: the public class."""
 
-import gc
 import logging
-import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
-import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Struct
 
-from kvmcp import __version__
 from kvmcp.backends.base import Backend
 from kvmcp.backends.memory import MemoryBackend
-from kvmcp.config import Settings
 from kvmcp.core.arguments import StructArguments
 from kvmcp.core.catalog import Catalog, Item, ListKind, Tool
 from kvmcp.core.connection import ServerConnection
 from kvmcp.core.json_schema import output_schema
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Caller, Context, Plan, Start
-from kvmcp.core.projection import definition
 from kvmcp.core.request_state import MIN_KEY_BYTES, Sealer
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import Event, ListChanged, ListName
-from kvmcp.core.versions import LATEST_MODERN
-from kvmcp.core.wire.common import Content, Implementation, TextContent, ToolAnnotations, ToolResult
-from kvmcp.core.wire.params import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
-from kvmcp.io.driver import Driver
-from kvmcp.io.stdio import claim_stdio, fill_standard_descriptors
+from kvmcp.core.wire.common import Implementation, ToolAnnotations
+from kvmcp.io.driver import Driver, Listener
+from kvmcp.io.stdio import claim_stdio
 from kvmcp.io.transport import Transport
 from kvmcp.io.work import FunctionJob, Returned, Work
-from kvmcp.logs import configure
-from kvmcp.tools.surface import TOOL_SETS
+
+if TYPE_CHECKING:
+    from kvmcp.io.asgi import HttpApp, HttpOptions
 
 logger = logging.getLogger("kvmcp.server")
-
-SHARED: Final = "A key-value store that is shared with other agents and outlives this conversation."
-PRIVATE: Final = (
-    "A key-value store of this server process: nobody else sees it, and it ends with the process."
-)
-INSTRUCTIONS: Final = (
-    "Keys are UTF-8 strings, values are any JSON. A missing key is an answer (found: false), not an error. "
-    "Errors carry a code and say whether trying again can help; after UNKNOWN_OUTCOME read first."
-)
 
 _LIST_OF: Final[dict[ListKind, ListName]] = {
     "tools": "tools",
@@ -58,14 +42,6 @@ _LIST_OF: Final[dict[ListKind, ListName]] = {
 
 ArgumentsT = TypeVar("ArgumentsT", bound=Struct)
 ToolFunction = Callable[[ArgumentsT, Work], Awaitable[Returned]]
-
-
-class UnknownTool(Exception):
-    """There is no tool of this name."""
-
-
-class Refused(Exception):
-    """The server answered a call with a protocol error; the message is the error's."""
 
 
 class Server:
@@ -102,7 +78,8 @@ class Server:
         self._caller = Caller(namespace=namespace)
         self._limits = limits if limits is not None else Limits()
         self._state_key = state_key if state_key is not None else secrets.token_bytes(MIN_KEY_BYTES)
-        self._drivers: set[Driver] = set()
+        self._listeners: set[Listener] = set()
+        self._runs = 0
 
     # --- what it offers ---
 
@@ -146,21 +123,18 @@ class Server:
 
     def publish(self, event: Event) -> None:
         """Tell connected clients of a change. Call it on the server's event loop."""
-        for driver in self._drivers:
-            driver.publish(event)
+        for listener in list(self._listeners):
+            listener.publish(event)
 
     # --- running it ---
 
     async def serve(self, transport: Transport) -> None:
         """Serve one client on a stream of lines until it closes its end."""
-        service = self._service()
+        service = self.service()
         machine = ServerConnection(service, self._caller)
         driver = Driver(machine, transport, self.backend, self._limits.shutdown_grace)
-        self._drivers.add(driver)
-        try:
+        with self.listening(driver):
             await driver.run()
-        finally:
-            self._drivers.discard(driver)
 
     async def serve_stdio(self, at_end: Callable[[], None] | None = None) -> None:
         """Serve the client at standard input and output; returns at end of input, SIGTERM or SIGINT.
@@ -178,8 +152,8 @@ class Server:
 
     def stop(self) -> None:
         """Take no more requests, finish what was accepted. Call it on the server's event loop."""
-        for driver in self._drivers:
-            driver.stop()
+        for listener in list(self._listeners):
+            listener.stop()
 
     async def _stop_on(self, signals: AsyncIterator[signal.Signals]) -> None:
         async for number in signals:
@@ -188,15 +162,48 @@ class Server:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """The store is up inside this context; `serve` may then be called for any number of clients."""
-        await self.backend.start()
+        """The store is up inside this context; clients may then be served, over any number of transports.
+
+        Contexts may overlap: the store ends with the last one.
+        """
+        self._runs += 1
+        if self._runs == 1:
+            await self.backend.start()
         try:
             yield
         finally:
-            with anyio.CancelScope(shield=True):
-                await self.backend.aclose()
+            self._runs -= 1
+            if not self._runs:
+                with anyio.CancelScope(shield=True):
+                    await self.backend.aclose()
 
-    def _service(self) -> Service:
+    def http_app(self, options: "HttpOptions | None" = None) -> "HttpApp":
+        """This server as an ASGI application, to be run by any ASGI server or mounted in another application.
+
+        Where the ASGI server runs no lifespan for it (mounted in Starlette or FastAPI), hold `app.running()` in
+        the lifespan of the application around it. Raises ValueError for options that cannot be used.
+        """
+        from kvmcp.io.asgi import HttpApp  # Whoever serves standard input only has no use for HTTP.
+
+        return HttpApp(self, options)
+
+    # --- for transports ---
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Generator[None]:
+        """Inside this context it is told of changes, and when to stop."""
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
+        """Who sends a request with these headers."""
+        return self._caller
+
+    def service(self) -> Service:
+        """What all sessions on the running event loop share."""
         return Service(
             self.catalog,
             self._info,
@@ -242,163 +249,3 @@ def _first_annotation(function: Callable[..., object]) -> object:
     first = next(iter(signature(function).parameters), "")
     annotation = function.__annotations__.get(first)
     return get_annotations(function, eval_str=True)[first] if isinstance(annotation, str) else annotation
-
-
-# --- the commands of the command line ---
-
-
-def from_settings(settings: Settings) -> Server:
-    """The server that the settings describe."""
-    shared = PRIVATE if settings.backend.startswith("memory:") else SHARED
-    return Server(
-        version=__version__,
-        title="Key-value state for agents",
-        instructions=f"{shared} {INSTRUCTIONS}",
-        backend=open_backend(settings),
-        items=[tool for name in settings.tools for tool in TOOL_SETS[name]],
-        namespace=settings.namespace,
-        limits=Limits(shutdown_grace=settings.shutdown_grace),
-        state_key=settings.state_key,
-    )
-
-
-def open_backend(settings: Settings) -> Backend:
-    """The store that `settings.backend`, a URL, names. Nothing is connected yet."""
-    if not settings.backend.startswith("memory:"):
-        return _open_redis(settings)
-    return MemoryBackend(
-        clock=time.monotonic, max_keys=settings.memory_max_keys, max_bytes=settings.memory_max_bytes
-    )
-
-
-def _open_redis(settings: Settings) -> Backend:
-    from kvmcp.backends.redis import RedisOptions, open_backend  # Imported where it is configured only.
-
-    options = RedisOptions(
-        key_prefix=settings.key_prefix,
-        username=settings.redis_username,
-        password=settings.redis_password or "",
-        sentinel_username=settings.sentinel_username,
-        sentinel_password=settings.sentinel_password or "",
-        max_connections=settings.max_connections,
-        op_timeout=settings.redis_timeout,
-        tls_ca=settings.redis_ca,
-        tls_cert=settings.redis_cert,
-        tls_key=settings.redis_key,
-        tls_verify=settings.redis_verify == "yes",
-    )
-    if settings.db is not None:
-        options = msgspec.structs.replace(options, db=settings.db)
-    return open_backend(settings.backend, options)
-
-
-def serve(settings: Settings) -> int:
-    """`kvmcp serve`: runs until the client has gone or a signal comes; the exit status."""
-    fill_standard_descriptors()
-    configure(settings.log_level, settings.log_format)
-    if os.isatty(0):
-        logger.warning(
-            "waiting for an MCP client on standard input; Ctrl-D ends, `kvmcp serve --help` explains"
-        )
-    server = from_settings(settings)
-    # Importing the event loop makes no garbage, so nothing is looked for until all is there; and what is there
-    # then stays, so it is never looked at again: 4% of the first answer (benchmarks/stdio.py), 15 ms of the exit.
-    gc.disable()
-
-    async def main() -> None:
-        gc.freeze()
-        gc.enable()
-        await server.serve_stdio(at_end=_hold_signals)
-
-    _run(settings, main)
-    return 0
-
-
-def _hold_signals() -> None:
-    """The end has begun: there is nothing left to stop, and a signal must not change the exit status."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
-
-
-ResultT = TypeVar("ResultT")
-
-
-def _run(settings: Settings, main: Callable[[], Awaitable[ResultT]]) -> ResultT:
-    if settings.loop == "uvloop":
-        return anyio.run(main, backend="asyncio", backend_options={"use_uvloop": True})
-    return anyio.run(main, backend=settings.loop)
-
-
-def tool_definitions(settings: Settings) -> list[bytes]:
-    """What `tools/list` shows in the newest revision, each as JSON text."""
-    encode = msgspec.json.Encoder().encode
-    tools = [tool for name in settings.tools for tool in TOOL_SETS[name]]
-    return [encode(definition(tool, LATEST_MODERN)) for tool in tools if tool.listed]
-
-
-class _CallResult(Struct, rename="camel"):
-    content: tuple[Content, ...]
-    structured_content: Raw = Raw()
-    is_error: bool = False
-
-
-class _CallError(Struct):
-    message: str
-
-
-class _CallResponse(Struct):
-    result: _CallResult | None = None
-    error: _CallError | None = None
-
-
-class _OneCall:
-    """A transport whose client sends one message and closes its end."""
-
-    def __init__(self, message: bytes) -> None:
-        self._waiting = [message]
-        self.written = bytearray()
-
-    async def receive(self) -> bytes:
-        return self._waiting.pop() if self._waiting else b""
-
-    async def send_some(self, data: bytes | memoryview) -> int:
-        self.written += data
-        return len(data)
-
-
-def call_tool(settings: Settings, name: str, arguments: bytes) -> ToolResult:
-    """Call a tool as a client would, in this process. `arguments` is the JSON text of an object.
-
-    Raises UnknownTool, and Refused where the server answered with a protocol error.
-    """
-    server = from_settings(settings)
-    if server.catalog.tool(name) is None:
-        raise UnknownTool(name)
-    transport = _OneCall(_call_message(name, arguments))
-
-    async def main() -> None:
-        async with server.running():
-            await server.serve(transport)
-
-    _run(settings, main)
-    response = msgspec.json.decode(transport.written, type=_CallResponse)
-    if response.result is None:
-        raise Refused("no answer" if response.error is None else response.error.message)
-    result = response.result
-    structured = bytes(result.structured_content) or None
-    if structured is None or result.is_error:
-        return ToolResult(result.content, structured, result.is_error)
-    # The first block of a structured result is its data as text; notes follow.
-    notes = tuple(block.text for block in result.content[1:] if isinstance(block, TextContent))
-    return ToolResult(result.content[:1], structured, notes=notes)
-
-
-def _call_message(name: str, arguments: bytes) -> bytes:
-    meta = {
-        PROTOCOL_VERSION: LATEST_MODERN,
-        CLIENT_CAPABILITIES: {},
-        CLIENT_INFO: {"name": "kvmcp call", "version": __version__},
-    }
-    # A line break in JSON is white space; in a line it would end the message.
-    params = {"name": name, "arguments": Raw(arguments.replace(b"\n", b" ")), "_meta": meta}
-    request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    return msgspec.json.encode(request) + b"\n"

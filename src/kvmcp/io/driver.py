@@ -25,6 +25,13 @@ FLUSH_GRACE: Final = 0.5
 _NOTHING: Final = memoryview(b"")
 
 
+class Listener(Protocol):
+    """Somebody who serves clients, and wants to know of changes and of the end."""
+
+    def publish(self, event: Event) -> None: ...
+    def stop(self) -> None: ...
+
+
 class Machine(Asker, Protocol):
     """The core's side of a byte stream; `kvmcp.core.connection.ServerConnection` is one."""
 

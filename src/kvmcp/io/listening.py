@@ -76,6 +76,8 @@ class Peer(Struct, frozen=True):
     address: str
     """An IP address; empty on a Unix socket."""
     is_tls: bool = False
+    alpn: str | None = None
+    """The protocol that TLS has settled on (RFC 7301)."""
 
 
 Serve: TypeAlias = Callable[[Transport, Peer], Awaitable[None]]
@@ -94,6 +96,11 @@ class Listener:
         """Of a TCP socket, also where any was asked for."""
         port: int = self.socket.getsockname()[1]
         return port
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port; None for a Unix socket."""
+        return None if self._path else self.socket.getsockname()[:2]
 
     @property
     def name(self) -> str:
@@ -315,7 +322,8 @@ class Acceptor:
             set_tcp_options(sock)
             transport = await self._greet(plain)
             if transport is not None:
-                await self._converse(transport, Peer(address, self._tls is not None))
+                alpn = transport.alpn if isinstance(transport, TlsTransport) else None
+                await self._converse(transport, Peer(address, self._tls is not None, alpn))
         except OSError as error:
             logger.debug("a connection failed: %s", error)
         except Exception as error:

@@ -88,7 +88,7 @@ class Runner:
                 if replies is not None:
                     _check_replies(command.ops, replies)
             except Exception as error:  # noqa: BLE001  # the contract forbids it; a client must not pay for it
-                self._fail_batch(command, error)
+                _fail_batch(self._machine, command, error)
                 return
             if replies is not None:
                 self._machine.complete(command.ticket, replies, anyio.current_time())
@@ -131,7 +131,7 @@ class Runner:
         except Exception as error:  # noqa: BLE001  # as in _run_batch
             for command in commands:
                 self._batches.popleft()
-                self._fail_batch(command, error)
+                _fail_batch(self._machine, command, error)
         else:
             self._complete_batches(commands, replies)
         await self._turn()
@@ -143,10 +143,6 @@ class Runner:
             end = start + len(command.ops)
             self._machine.complete(command.ticket, replies[start:end], now)
             start = end
-
-    def _fail_batch(self, command: RunBatch, error: Exception) -> None:
-        logger.error("the backend raised, which is a bug in it", exc_info=error)
-        self._machine.complete(command.ticket, BatchFailed(), anyio.current_time())
 
     # --- jobs ---
 
@@ -185,6 +181,24 @@ class Runner:
         except Exception as error:
             logger.error("a tool's coroutine failed", exc_info=error)
             return WorkFailed(INTERNAL)
+
+
+async def run_alone(machine: Asker, backend: Backend, command: RunBatch) -> None:
+    """Run a batch in the caller's own task, for a machine that has nothing else to do meanwhile."""
+    try:
+        replies = backend.execute_now(cast(Ops, command.ops))
+        if replies is None:
+            replies = await backend.execute(cast(Ops, command.ops))
+        _check_replies(command.ops, replies)
+    except Exception as error:  # noqa: BLE001  # as in `Runner._run_batch`
+        _fail_batch(machine, command, error)
+    else:
+        machine.complete(command.ticket, replies, anyio.current_time())
+
+
+def _fail_batch(machine: Asker, command: RunBatch, error: Exception) -> None:
+    logger.error("the backend raised, which is a bug in it", exc_info=error)
+    machine.complete(command.ticket, BatchFailed(), anyio.current_time())
 
 
 def _check_replies(ops: Sequence[object], replies: Sequence[object]) -> None:

@@ -196,6 +196,11 @@ class TlsTransport:
             else:
                 return await self._push_all()
 
+    @property
+    def alpn(self) -> str | None:
+        """The protocol that the handshake has settled on."""
+        return self._tls.selected_alpn_protocol()
+
     async def receive(self) -> bytes:
         while True:
             try:

@@ -128,6 +128,14 @@ class MemoryBackend:
         self._watchers.end()
         self._forget_everything()
 
+    @property
+    def time_limit(self) -> float:
+        """It answers at once."""
+        return 0.0
+
+    async def check(self) -> str | None:
+        return "the store is closed" if self._closed else None
+
     def execute_now(self, batch: Sequence[Op]) -> list[Reply]:
         """The replies; this store never has to wait. An empty batch only expires keys that are due."""
         if self._closed:

@@ -8,11 +8,12 @@ little, redirections of a cluster and scripts that Redis forgot: always things t
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 import anyio
 import hiredis
 
-from kvmcp.backends.ops import Event, Failure, NsKey, Op, Publish, Reply, is_read
+from kvmcp.backends.ops import Event, Failure, Get, Namespace, NsKey, Op, Publish, Reply, is_read
 from kvmcp.backends.redis.address import parse_url
 from kvmcp.backends.redis.commands import Commands, decode_plain
 from kvmcp.backends.redis.errors import (
@@ -32,6 +33,9 @@ from kvmcp.backends.redis.routes import Routes, make_routes
 from kvmcp.backends.redis.spread import needs_parts, put_together, take_apart
 from kvmcp.backends.redis.watch import WatchHub
 from kvmcp.backends.redis.wire import Connect, connect
+
+_PROBE: Final = Namespace("default").key("ready", kind="probe")
+"""A key that is never written: whether it can be read is what a readiness check asks."""
 
 
 def open_backend(url: str, options: RedisOptions | None = None, connect: Connect = connect) -> "RedisBackend":
@@ -63,6 +67,15 @@ class RedisBackend:
         self._watches.end()
         if self._host is not None:
             await self._host.aclose()
+
+    @property
+    def time_limit(self) -> float:
+        return self._options.op_timeout
+
+    async def check(self) -> str | None:
+        """A read that finds nothing: the same way that every call goes, to the server that takes writes."""
+        (reply,) = await self.execute([Get(_PROBE)])
+        return reply.message if isinstance(reply, Failure) else None
 
     def execute_now(self, batch: Sequence[Op]) -> list[Reply] | None:
         """Never without waiting, unless there is nothing to wait for."""
