@@ -10,16 +10,13 @@ from anyio.lowlevel import checkpoint
 from kvmcp.core.client.profile import ClientProfile
 from kvmcp.core.http.guard import Guard
 from kvmcp.core.wire.common import Implementation
-from kvmcp.io.driver import Driver, Machine
-from kvmcp.io.listening import Acceptor, Listener, ListenLimits, Peer, listen_tcp
+from kvmcp.io.listening import Acceptor, Listener, ListenLimits, listen_tcp
+from kvmcp.io.serving import websocket_acceptor
 from kvmcp.io.sockets import PlainTransport, connect_tcp, plain_transport
-from kvmcp.io.transport import Transport
 from kvmcp.io.websocket.limits import WebSocketLimits
-from kvmcp.io.websocket.server import WebSocketConnection
-from kvmcp.io.websocket.upgrade import Door
 from kvmcp.server import Server
 from tests.io.support import make_server
-from tests.io.websocket.support import CLOSE, Frame, make_service, split_frames
+from tests.io.websocket.support import CLOSE, Frame, split_frames
 
 PROFILE = ClientProfile(Implementation("test", "1"))
 SETTLE = 20.0
@@ -35,13 +32,10 @@ async def until(condition: Callable[[], object]) -> None:
 class Running:
     """A server on sockets: where it listens, and what it runs."""
 
-    def __init__(self, server: Server, grace: float) -> None:
+    def __init__(self, server: Server, listeners: list[Listener], acceptor: Acceptor) -> None:
         self.server = server
-        self.grace = grace
-        self.drivers: set[Driver] = set()
-        self.peers: list[Peer] = []
-        self.acceptor: Acceptor
-        self.listeners: list[Listener] = []
+        self.listeners = listeners
+        self.acceptor = acceptor
         self._raw: list[RawPeer] = []
 
     @property
@@ -52,18 +46,14 @@ class Running:
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/mcp"
 
-    async def drive(self, machine: Machine, transport: Transport) -> None:
-        driver = Driver(machine, transport, self.server.backend, self.grace)
-        self.drivers.add(driver)
-        try:
-            await driver.run()
-        finally:
-            self.drivers.discard(driver)
+    @property
+    def drivers(self) -> list[Any]:
+        """The conversations that go on."""
+        return list(self.server._listeners)
 
     def stop(self) -> None:
+        self.server.stop()
         self.acceptor.stop()
-        for driver in list(self.drivers):
-            driver.stop()
 
     async def connect(self) -> "RawPeer":
         """A raw peer; it is closed at the end at the latest."""
@@ -137,32 +127,19 @@ async def websockets_served(
     *,
     limits: WebSocketLimits | None = None,
     listening: ListenLimits | None = None,
-    door: Door | None = None,
-    grace: float = 4.0,
-    wrap: Callable[[Transport], Transport] = lambda transport: transport,
     **core: Any,
 ) -> AsyncIterator[Running]:
     """A WebSocket server on a free port inside the context; it is stopped at the end, and must end."""
-    running = Running(server or make_server(), grace)
-    service = make_service(**core)
-    the_door = door or Door(Guard("127.0.0.1"))
-
-    async def serve(transport: Transport, peer: Peer) -> None:
-        running.peers.append(peer)
-        machine = WebSocketConnection(service, the_door, anyio.current_time(), limits)
-        await running.drive(machine, wrap(transport))
-
-    async with served(running, serve, listening):
+    server = server or make_server(**core)
+    listeners = await listen_tcp("127.0.0.1", 0)
+    acceptor = websocket_acceptor(server, listeners, Guard("127.0.0.1"), limits=limits, listening=listening)
+    async with served(Running(server, listeners, acceptor)) as running:
         yield running
 
 
 @asynccontextmanager
-async def served(
-    running: Running, serve: Any, listening: ListenLimits | None = None, **options: Any
-) -> AsyncIterator[Running]:
-    """Like `websockets_served`, for any conversation."""
-    running.listeners = running.listeners or await listen_tcp("127.0.0.1", 0)
-    running.acceptor = Acceptor(running.listeners, serve, listening, **options)
+async def served(running: Running) -> AsyncIterator[Running]:
+    """Any acceptor, served inside the context; it is stopped at the end, and must end."""
     with anyio.fail_after(120):
         async with running.server.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(running.acceptor.run)

@@ -15,7 +15,7 @@ from websockets.typing import Origin, Subprotocol
 from kvmcp.core.client.events import Event, ListChanged as ListChangedEvent
 from kvmcp.core.subscriptions import ListChanged
 from kvmcp.io.client import Answered, Client, NotConnected, Unanswered, connect_websocket
-from kvmcp.io.listening import ListenLimits, Peer
+from kvmcp.io.listening import Acceptor, ListenLimits, Peer, listen_tcp
 from kvmcp.io.transport import Transport
 from kvmcp.io.websocket.limits import WebSocketLimits
 from kvmcp.io.websocket.upgrade import Upgrade, Upgraded
@@ -232,7 +232,9 @@ async def test_our_client_leaves_a_silent_server() -> None:
 
     limits = WebSocketLimits(ping_interval=0.05, pong_timeout=0.05)
     listening = ListenLimits(shutdown_grace=0)
-    async with served(Running(make_server(), 0), upgrade_and_sleep, listening) as running:
+    listeners = await listen_tcp("127.0.0.1", 0)
+    acceptor = Acceptor(listeners, upgrade_and_sleep, listening)
+    async with served(Running(make_server(), listeners, acceptor)) as running:
         with pytest.raises(NotConnected, match="no answer to a ping"):
             async with connect_websocket(running.url, PROFILE, limits=limits, mode="legacy"):
                 pass
@@ -272,7 +274,7 @@ async def test_a_stop_answers_what_was_accepted_and_goes_away() -> None:
 async def test_a_stop_is_bounded_whatever_peers_do() -> None:
     backend = SlowBackend()  # and it is never released
     listening = ListenLimits(shutdown_grace=0.3)
-    async with websockets_served(make_server(backend), listening=listening, grace=0.3) as running:
+    async with websockets_served(make_server(backend, shutdown_grace=0.3), listening=listening) as running:
         peers = [await running.connect() for _ in range(6)]
         for n, peer in enumerate(peers):
             await peer.send(HOSTILE[n % len(HOSTILE)][0])
