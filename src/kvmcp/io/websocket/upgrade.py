@@ -58,6 +58,10 @@ class Door(Struct, frozen=True):
         """The caller, or the refusal. Where, from where, who: in this order."""
         if path not in self.paths:
             return text_response(404, f"no WebSocket here, but at {' '.join(sorted(self.paths))}")
+        return self.check(request)
+
+    def check(self, request: Request) -> Caller | list[Part]:
+        """The same where the path is known to be right."""
         checked = self.guard.check(request)
         if isinstance(checked, Turned):
             return checked.parts
