@@ -322,6 +322,37 @@ def test_at_the_end_of_the_server_tasks_are_stopped() -> None:
     assert web.server.take_commands() == [StopWork(ticket)]
 
 
+# --- how far it is ---
+
+
+def test_the_message_of_a_progress_report_is_what_is_told_of_the_status() -> None:
+    web = a_web()
+    id = create(web)["taskId"]
+    ticket = job(web)
+    assert "statusMessage" not in get(web, id)
+    web.now += 3
+    web.server.tell(ticket, Progress(1, 2, "half"), web.now)
+    web.server.tell(ticket, Progress(2, 2), web.now + 1)
+    got = get(web, id)
+    assert (got["status"], got["statusMessage"]) == ("working", "half")
+    assert got["lastUpdatedAt"].endswith(":03Z")
+    end(web, ticket, DONE)
+    assert "statusMessage" not in get(web, id)
+
+
+def test_who_listens_to_a_task_hears_how_far_it_is() -> None:
+    web = a_web()
+    id = create(web)["taskId"]
+    ticket = job(web)
+    listen = ask(web, "subscriptions/listen", {"notifications": {"taskIds": [id]}})
+    listen.messages()
+    for _ in range(2):
+        web.server.tell(ticket, Progress(1, message="half"), web.now)
+        web.settle()
+    [told] = listen.messages()
+    assert (told["method"], told["params"]["statusMessage"]) == ("notifications/tasks", "half")
+
+
 # --- input ---
 
 

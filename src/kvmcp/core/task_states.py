@@ -41,6 +41,8 @@ class Task(Struct):
     created: float
     updated: float
     status: Status = "working"
+    message: str | UnsetType = UNSET
+    """What its job last said of how far it is."""
     outcome: Settled = Settled()
     size: int = 0
     """Bytes of the outcome."""

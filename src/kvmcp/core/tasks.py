@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from kvmcp.core import task_ids
 from kvmcp.core.asking import needed, read_answer
-from kvmcp.core.commands import Ask, Command, Said, Ticket
+from kvmcp.core.commands import Ask, Command, Progress, Said, Ticket
 from kvmcp.core.errors import MISSING_CLIENT_CAPABILITY, LocalProtocolError, RpcError
 from kvmcp.core.exchange import Exchange, Exchanges, Phase, Questions
 from kvmcp.core.modern import asked_of_client
@@ -199,14 +199,17 @@ class Tasks:
         self._settle()
 
     def tell(self, ticket: Ticket, said: Said, now: float) -> None:
-        """A job asks the client. "Progress and messages are not available for tasks"."""
+        """A job asks the client, or says how far it is. "Progress and messages are not available for tasks"."""
         self._exchanges.now = now
         exchange = self._exchanges.work(ticket)
-        if exchange is None or not isinstance(said, Ask):
+        if exchange is None:
             return
-        if exchange.phase is Phase.WAITING_FOR_CLIENT:
-            raise LocalProtocolError("a job asks the client one thing at a time")
-        self.ask(exchange, said.requests)
+        if isinstance(said, Progress):
+            self._note(self._of(exchange), said.message)
+        elif isinstance(said, Ask):
+            if exchange.phase is Phase.WAITING_FOR_CLIENT:
+                raise LocalProtocolError("a job asks the client one thing at a time")
+            self.ask(exchange, said.requests)
 
     def handle_timeout(self, now: float) -> None:
         """`next_deadline` has passed. Early and repeated calls do nothing."""
@@ -271,6 +274,12 @@ class Tasks:
         task.updated = self._exchanges.now
         self._copy(task)
         self._heard(task.id)
+
+    def _note(self, task: Task, message: str | UnsetType) -> None:
+        """The message of a progress report is what the client is told of a task's status."""
+        if message is not UNSET and message != task.message:
+            task.message = message
+            self._change(task, task.status)
 
     def _copy(self, task: Task) -> None:
         """Let the other processes know. What is said of a task that runs must be said again, or holds no more."""
@@ -338,6 +347,7 @@ class Tasks:
             last_updated_at=iso_time(wall(task.updated)),
             ttl_ms=int(self._limits.task_lifetime * 1000),
             poll_interval_ms=self._limits.task_poll_ms,
+            status_message=UNSET if task.is_over else task.message,
         )
 
 

@@ -53,11 +53,14 @@ _LAST_EVENT: Final = b"last-event-id"
 class LegacyRequests:
     """Answers POST, GET and DELETE of the legacy era. `shared` is there where other processes serve them, too."""
 
-    def __init__(self, service: Service, sessions: Sessions, shared: Shared | None) -> None:
+    def __init__(
+        self, service: Service, sessions: Sessions, shared: Shared | None, *, resumable: bool = False
+    ) -> None:
         self._service = service
         self._limits = service.limits
         self._sessions = sessions
         self._shared = shared
+        self._resumable = resumable
         self._remote: dict[tuple[str, str], RemoteStream] = {}
         """Streams that clients read here and other processes write; each has an open request."""
 
@@ -157,7 +160,9 @@ class LegacyRequests:
         admitted = home.opened.admitted(self._service, caller)
         session = ServerSession(self._service, caller, legacy=admitted, wishes=home.wishes, name=name)
         stream = Stream(home.id, name_of_a_post(name), self._sessions.store)
-        answer = LegacyAnswer(session, home, stream, self._limits, now, batch=batch)
+        answer = LegacyAnswer(
+            session, home, stream, self._limits, now, batch=batch, resumable=self._resumable
+        )
         for message in asked:
             answer.receive(message, now)
             if isinstance(message, Request) and message.method in WISHES:

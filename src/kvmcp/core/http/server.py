@@ -42,18 +42,24 @@ class HttpServer:
 
     An input to one exchange may give others something to do (a client's answer, a change): run what
     `take_woken` names, too. `events` remembers what a legacy client may ask for again. Where several processes
-    serve the same sessions (`replicated`), pass on what `take_relays` gives to all others.
+    serve the same sessions (`replicated`), pass on what `take_relays` gives to all others. `resumable` makes a
+    stream of every answer to a legacy call, so that a client whose connection breaks can come back for it.
     """
 
     def __init__(
-        self, service: Service, events: EventStore | None = None, *, replicated: bool = False
+        self,
+        service: Service,
+        events: EventStore | None = None,
+        *,
+        replicated: bool = False,
+        resumable: bool = False,
     ) -> None:
         self._service = service
         self._limits = service.limits
         self._shared = Shared(service.sealer, service.token()) if replicated else None
         events = events if events is not None else self._own_events()
         self._sessions = Sessions(service, events, self._shared)
-        self._legacy = LegacyRequests(service, self._sessions, self._shared)
+        self._legacy = LegacyRequests(service, self._sessions, self._shared, resumable=resumable)
         self._remote_tasks = None if self._shared is None else RemoteTasks(service, self._shared)
         self._tasks = Tasks(service, self._heard_of_task, self._remote_tasks)
         self._open: dict[HttpExchange, _Head] = {}
