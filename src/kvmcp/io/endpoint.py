@@ -18,7 +18,6 @@ from kvmcp.core.http.exchange import HttpExchange
 from kvmcp.core.http.messages import Field, Part, ResponseStart
 from kvmcp.core.http.old_sse import OldSseServer
 from kvmcp.core.http.server import HttpServer
-from kvmcp.core.http.shared import SharedCommand
 from kvmcp.core.subscriptions import Event
 from kvmcp.io.replicas import Replicas
 from kvmcp.io.running import Runner, run_alone
@@ -126,11 +125,9 @@ class Endpoint:
         """What an input to one exchange gave others to do."""
         server = self._server
         while commands := server.take_commands():
-            self._runner.run([command for command in commands if not isinstance(command, SharedCommand)])
-            if self._replicas is not None:
-                self._replicas.add([c for c in commands if isinstance(c, SharedCommand)], ())
+            self._runner.run(commands)
         if self._replicas is not None:
-            self._replicas.add((), server.take_relays())
+            self._replicas.add(server.take_records(), server.take_relays())
         for exchange in server.take_woken():
             self._wake(exchange)
         if self._old_sse is not None:
