@@ -522,11 +522,13 @@ for i, step in ipairs(steps) do
     for _, key in ipairs(step.K) do known = known and not touched[key] end
     local wrong = 'late'
     if known or (step.mode == 'w' and not C[step.name]) then wrong = check(step) end
-    if failed(wrong) then return wrong end
-    if wrong == 'late' then
+    local hopeless = failed(wrong)
+    if hopeless and late == 0 then return wrong end
+    if hopeless or wrong == 'late' then
       step.late = true
       late = i
     end
+    if hopeless then break end -- a step before may fail first, and then its reason counts
     for _, key in ipairs(step.K) do touched[key] = true end
   end
 end
