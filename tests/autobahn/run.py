@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARY = ["1.2.*", "9.2.*", "9.4.*", "9.6.*", "9.8.*", "12.2.*", "12.3.*"]
 GOOD = {"OK", "NON-STRICT", "INFORMATIONAL"}
 """NON-STRICT: a mistake is seen when its frame is whole, not at its first wrong byte."""
-MAIN = "import sys; from autobahntestsuite.wstest import run; sys.argv = sys.argv[:1] + sys.argv[1:]; run()"
+MAIN = "import site, sys; site.addsitedir(sys.argv.pop(1)); from autobahntestsuite.wstest import run; run()"
+"""A folder that `pip install --target` has filled is more than a path: it has namespace packages."""
 
 
 def free_port() -> int:
@@ -49,8 +50,9 @@ def fuzz(loop: str, python2: str, suite: str, folder: Path, cases: list[str]) ->
             "exclude-cases": BINARY,
         }
         (folder / "spec.json").write_text(json.dumps(spec))
-        command = [python2, "-c", MAIN, "--mode", "fuzzingclient", "--spec", str(folder / "spec.json")]
-        subprocess.run(command, check=True, cwd=folder, env={**os.environ, "PYTHONPATH": suite})
+        environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [python2, "-c", MAIN, suite, "--mode", "fuzzingclient", "--spec", str(folder / "spec.json")]
+        subprocess.run(command, check=True, cwd=folder, env=environ)
     finally:
         server.terminate()
         server.wait()
