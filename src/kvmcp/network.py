@@ -166,8 +166,14 @@ def _http_options(settings: Settings, bound: str) -> HttpOptions:
         allowed_hosts=settings.allowed_host or (),
         allowed_origins=settings.allowed_origin or (),
         legacy_sse=settings.legacy_sse,
+        replicated=_has_replicas(settings),
         health=settings.admin_bind is None,
     )
+
+
+def _has_replicas(settings: Settings) -> bool:
+    """Whether other processes may serve the same clients: they would need the store and the key in common."""
+    return not settings.backend.startswith("memory:") and settings.state_key is not None
 
 
 def _http_service(

@@ -55,6 +55,11 @@ class HttpOptions(Struct, frozen=True, kw_only=True):
     allowed_origins: tuple[str, ...] = ()
     legacy_sse: bool = False
     """Whether `/sse` and `/messages` serve clients of 2024-11-05."""
+    resumable: bool = False
+    """Whether every answer to a client of a legacy revision is a stream, which it can come back for when its
+    connection breaks. Costs a copy of each answer (`Limits.stored_bytes`), and time: one JSON body is faster."""
+    replicated: bool = False
+    """Whether other processes serve the same clients; they share the store and the server's `state_key`."""
     health: bool = True
     """Whether the operators' paths are served here; they may have an address of their own."""
 
@@ -101,10 +106,19 @@ class HttpApp:
         host = self._host
         async with host.running(), anyio.create_task_group() as tasks:
             service = host.service()
-            server = HttpServer(service)
+            server = HttpServer(
+                service, replicated=self._options.replicated, resumable=self._options.resumable
+            )
             old_sse = OldSseServer(service, MESSAGES_PATH) if self._options.legacy_sse else None
-            endpoint = Endpoint(server, old_sse, host.backend, tasks, service.limits.keep_alive)
-            tasks.start_soon(endpoint.keep_time)
+            endpoint = Endpoint(
+                server,
+                old_sse,
+                host.backend,
+                tasks,
+                service.limits.keep_alive,
+                replicated=self._options.replicated,
+            )
+            endpoint.start()
             counters = Counters(anyio.current_time())
             readiness = Readiness(host.backend.check)
             self._open = _Open(endpoint, server, old_sse, service, counters, readiness)
