@@ -201,7 +201,8 @@ def test_a_goodbye() -> None:
     assert client.frames() == [(CLOSE, b"\x03\xe8")]
     assert not client.machine.closed
     client.feed(frame(PING, b"", mask=None) + closing(1000, mask=None))
-    assert client.machine.closed and client.frames() == []
+    assert client.machine.ending == "the server closed: 1000"
+    assert client.frames() == []
 
 
 def test_a_goodbye_that_is_not_answered() -> None:
