@@ -29,6 +29,7 @@ from kvmcp.io.health import Counters, Health, Metrics, Readiness
 logger = logging.getLogger("kvmcp.io")
 
 MCP_PATH: Final = "/mcp"
+WEBSOCKET_PATH: Final = "/ws"
 SSE_PATH: Final = "/sse"
 MESSAGES_PATH: Final = "/messages"
 
@@ -154,10 +155,20 @@ class HttpApp:
         elif scope["type"] == "http":
             await self._http(scope, receive, Response(send))
         elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})  # Before it was accepted: 403.
+            await self._websocket(scope, receive, send)
         else:
             raise ValueError(f"kvmcp does not serve ASGI's {scope['type']}")
+
+    async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
+        if self._open is None or _path(scope) != WEBSOCKET_PATH:
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})  # Before it was accepted: 403.
+            return
+        from kvmcp.io.websocket.asgi import AsgiWebSocket  # Not loaded before somebody comes.
+        from kvmcp.io.websocket.upgrade import Door
+
+        door = Door(self._guard, lambda request: self._host.caller(request.headers))
+        await AsgiWebSocket(self._host, self._open.service, door)(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

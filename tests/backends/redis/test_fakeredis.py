@@ -13,7 +13,8 @@ from redis.exceptions import ResponseError
 
 from kvmcp.backends.ops import Gap, Get, Namespace, Set
 from kvmcp.backends.redis import RedisOptions
-from tests.backends.contract import BackendContract, Store, next_event
+from tests.backends.contract import BackendContract
+from tests.backends.harness import Store, next_event
 from tests.backends.redis.conftest import let_time_pass
 from tests.backends.redis.fake_server import PRETENDED, FakeRedisServer, encode
 from tests.backends.redis.stores import backend_at
