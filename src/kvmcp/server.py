@@ -36,7 +36,8 @@ from kvmcp.io.stdio import claim_stdio, fill_standard_descriptors
 from kvmcp.io.transport import Transport
 from kvmcp.io.work import FunctionJob, Returned, Work
 from kvmcp.logs import configure
-from kvmcp.tools.surface import TOOL_SETS
+from kvmcp.tools.definition import Environment
+from kvmcp.tools.surface import Selection, build_tools
 
 logger = logging.getLogger("kvmcp.server")
 
@@ -276,7 +277,7 @@ def from_settings(settings: Settings) -> Server:
         title="Key-value state for agents",
         instructions=f"{shared} {INSTRUCTIONS}",
         backend=open_backend(settings),
-        items=[tool for name in settings.tools for tool in TOOL_SETS[name]],
+        items=_tools(settings),
         namespace=settings.namespace,
         limits=Limits(shutdown_grace=settings.shutdown_grace),
         state_key=settings.state_key,
@@ -352,8 +353,11 @@ def _run(settings: Settings, main: Callable[[], Awaitable[ResultT]]) -> ResultT:
 def tool_definitions(settings: Settings) -> list[bytes]:
     """What `tools/list` shows in the newest revision, each as JSON text."""
     encode = msgspec.json.Encoder().encode
-    tools = [tool for name in settings.tools for tool in TOOL_SETS[name]]
-    return [encode(definition(tool, LATEST_MODERN)) for tool in tools if tool.listed]
+    return [encode(definition(tool, LATEST_MODERN)) for tool in _tools(settings) if tool.listed]
+
+
+def _tools(settings: Settings) -> list[Tool]:
+    return build_tools(Selection(settings.tools), Environment(secrets.token_hex, time.time))
 
 
 class _CallResult(Struct, rename="camel"):

@@ -95,6 +95,7 @@ __all__ = [
     "ToolError",
     "ToolResult",
     "UriTemplate",
+    "WatchUntil",
     "WorkDone",
     "WorkFailed",
     "resource_not_found",
@@ -119,7 +120,7 @@ _HOME = {
     **dict.fromkeys(
         (
             "Answer", "AskBackend", "AskClient", "Caller", "Context", "Fail", "Plan", "Start", "ToolError",
-            "resource_not_found", "tool_error",
+            "WatchUntil", "resource_not_found", "tool_error",
         ),
         "plan",
     ),
