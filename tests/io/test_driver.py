@@ -40,7 +40,10 @@ async def test_a_conversation_in_single_bytes() -> None:
         assert (await client.hear())["result"]["protocolVersion"] == "2025-11-25"
         client.say(call(1, "redis_set", key="a", value={"x": 1}), call(2, "redis_get", key="a"))
         assert without_etag((await client.hear())["result"]["structuredContent"]) == {"ok": True}
-        assert without_etag((await client.hear())["result"]["structuredContent"]) == {"found": True, "value": {"x": 1}}
+        assert without_etag((await client.hear())["result"]["structuredContent"]) == {
+            "found": True,
+            "value": {"x": 1},
+        }
 
 
 async def test_modern_requests_need_no_handshake() -> None:

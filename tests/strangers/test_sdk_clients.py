@@ -196,7 +196,9 @@ def test_bad_arguments_are_a_result_that_a_model_can_act_on(conversation: Conver
 
 def test_many_calls_at_once_are_each_answered_with_their_own(conversation: Conversation) -> None:
     written, read = conversation.report["together"]
-    assert [without_etag(answer["result"]["structuredContent"]) for answer in written] == [{"ok": True} for _ in MANY]
+    assert [without_etag(answer["result"]["structuredContent"]) for answer in written] == [
+        {"ok": True} for _ in MANY
+    ]
     assert [without_etag(answer["result"]["structuredContent"]) for answer in read] == [
         {"found": True, "value": number} for number in MANY
     ]

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, defstruct
 from kvmcp.core.plan import AskClient, ClientThen, Context, Plan
 from kvmcp.core.wire.common import ClientAnswer, ElicitForm, ElicitResult
 from kvmcp.tools.answers import CONFIRMATION_REQUIRED, TOO_LARGE, Fault, encode, failed
-from kvmcp.tools.definition import Planner, Row
+from kvmcp.tools.definition import Offered, Planner, Row
 from kvmcp.tools.room import named
 
 ASK_FROM_KEYS: Final = 2
@@ -47,7 +47,7 @@ class Asking(Struct, frozen=True):
     then: type[Struct]
 
 
-def asking(row: Row, plan: Planner) -> Asking:
+def asking(row: Row, plan: Planner, offered: Offered) -> Asking:
     """Let `plan` ask first where a call removes several keys."""
     arguments = defstruct(
         row.arguments.__name__,
@@ -69,7 +69,7 @@ def asking(row: Row, plan: Planner) -> Asking:
     )
 
     def first(given: Any, context: Context) -> Plan:
-        keys = tuple(dict.fromkeys(row.removes(given))) if row.removes is not None else ()
+        keys = tuple(dict.fromkeys(row.removes(given, offered))) if row.removes is not None else ()
         if given.dry_run or len(keys) < ASK_FROM_KEYS:
             return plan(given, context)
         form = ElicitForm(f"Remove {len(keys)} keys for good: {named(keys)}?", _FORM)

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from kvmcp.backends.ops import Atomic, Condition, Failure, Namespace, Reply, Single, Unmet
+from kvmcp.core.catalog import ArgumentsType
 from kvmcp.core.json_schema import output_schema
 from kvmcp.core.plan import AskBackend, BackendThen, Context, Plan
 from kvmcp.core.wire.common import ToolAnnotations
@@ -71,7 +72,7 @@ class Call(Struct, frozen=True, gc=False):
 
     context: Context
     environment: Environment
-    offered: Mapping[str, "Row"] = {}
+    offered: "Offered" = {}
     """The tools that are offered, by name."""
 
     @property
@@ -159,13 +160,24 @@ class Row(Struct, frozen=True, kw_only=True):
     """For what is not one step. A tool that has both plans for itself, and is a step of `redis_multi`."""
     quick: Callable[[int], Planner] | None = None
     """For a hot path: a plan for a given room, without a `Call`."""
-    removes: Callable[[Any], Sequence[str]] | None = None
+    removes: Callable[[Any, "Offered"], Sequence[str]] | None = None
     """The keys that a call would remove for good: several ask first, see `confirm`."""
     meta: Raw | UnsetType = UNSET
 
     @property
     def reads_only(self) -> bool:
         return self.hints.read_only_hint is True
+
+
+class Part(Struct, frozen=True):
+    """A tool that is offered, as others see it."""
+
+    row: Row
+    arguments: ArgumentsType
+
+
+Offered: TypeAlias = Mapping[str, Part]
+"""The tools that are offered, by name."""
 
 
 def tool(
@@ -179,7 +191,7 @@ def tool(
     step: Callable[[ArgumentsT, Call], Step | Fault] | None = None,
     plan: Callable[[ArgumentsT, Call], Plan] | None = None,
     quick: Callable[[int], Callable[[ArgumentsT, Context], Plan]] | None = None,
-    removes: Callable[[ArgumentsT], Sequence[str]] | None = None,
+    removes: "Callable[[ArgumentsT, Offered], Sequence[str]] | None" = None,
     meta: Raw | UnsetType = UNSET,
 ) -> Row:
     """A tool whose arguments and structured results are structs. Failures are `Fault`s, see `answers`.
@@ -230,7 +242,7 @@ def result_schema(row: Row) -> bytes | None:
 _DRY_RUN: Final = Raw(b'{"description":"Only for a dry run: nothing was changed.","type":"boolean"}')
 
 
-def planner(row: Row, environment: Environment, offered: Mapping[str, Row]) -> Planner:
+def planner(row: Row, environment: Environment, offered: Offered) -> Planner:
     """The plan of a row, in its environment, among the tools that are offered."""
     if row.quick is not None:
         return row.quick(room_of(environment.max_result_chars))

@@ -26,7 +26,18 @@ from kvmcp.backends.ops import (
 )
 from kvmcp.core.plan import AskBackend, Context, Plan
 from kvmcp.tools.answers import Fault, Rendered, answer, encode, failed, of_type, only_reply
-from kvmcp.tools.definition import ALWAYS_LOAD, OVERWRITE, READ, Call, DryRun, Reader, Row, Step, tool
+from kvmcp.tools.definition import (
+    ALWAYS_LOAD,
+    OVERWRITE,
+    READ,
+    Call,
+    DryRun,
+    Offered,
+    Reader,
+    Row,
+    Step,
+    tool,
+)
 from kvmcp.tools.keys import Detail, Key, Keys, Seconds, key_fault, keys_fault, pattern_fault
 from kvmcp.tools.room import FRAME, Truncated, how_many_fit
 from kvmcp.tools.strings import seconds_left
@@ -78,7 +89,7 @@ def step_del(arguments: DelArguments, call: Call) -> Step | Fault:
     return Step((Delete(keys),), DeletedReader())
 
 
-def removed_keys(arguments: DelArguments) -> Sequence[str]:
+def removed_keys(arguments: DelArguments, offered: Offered) -> Sequence[str]:
     return arguments.keys
 
 
@@ -89,6 +100,18 @@ def _of_store(keys: Sequence[str], call: Call) -> tuple[NsKey, ...] | Fault:
 def _flags(reply: Reply) -> tuple[bool, ...]:
     # `ops.Exists` lays down what is in the tuple.
     return cast(tuple[bool, ...], of_type(reply, tuple))
+
+
+class GoneResult(Struct, frozen=True):
+    deleted: Annotated[bool, Meta(description="Whether it existed; it is gone now.")]
+
+
+class GoneReader(Reader, frozen=True):
+    """Reads whether the one key existed, from `Delete` or `Exists`."""
+
+    def read(self, replies: Sequence[Reply], context: Context, room: int) -> Rendered:
+        reply = replies[0]
+        return GoneResult(bool(reply[0] if isinstance(reply, tuple) else of_type(reply, int)))
 
 
 # --- redis_exists ---

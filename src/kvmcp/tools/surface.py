@@ -11,13 +11,20 @@ from msgspec import Struct
 
 from kvmcp.core.arguments import StructArguments
 from kvmcp.core.catalog import Tool
+from kvmcp.tools.channels import CHANNELS
 from kvmcp.tools.confirm import asking
-from kvmcp.tools.definition import Environment, Row, planner, result_schema
+from kvmcp.tools.definition import Environment, Offered, Part, Row, planner, result_schema
+from kvmcp.tools.hashes import HASHES
 from kvmcp.tools.keyspace import KEYSPACE
+from kvmcp.tools.lists import LISTS
+from kvmcp.tools.multi import MULTI
+from kvmcp.tools.sessions import SESSIONS
+from kvmcp.tools.simple_kv import SIMPLE_KV
 from kvmcp.tools.strings import STRINGS
 
 TOOL_SETS: Final[Mapping[str, tuple[Row, ...]]] = {
-    "redis": (*STRINGS, *KEYSPACE),
+    "redis": (*STRINGS, *KEYSPACE, *LISTS, *HASHES, *SESSIONS, *CHANNELS, *MULTI),
+    "simple_kv": SIMPLE_KV,
 }
 """Rows by the name under which a server is told to offer them, in the order in which they are listed."""
 QUIET_SETS: Final = ("simple_kv",)
@@ -68,20 +75,20 @@ def build_tools(
 ) -> list[Tool]:
     """The catalog's items of what an operator chose. Raises UnknownTool for a name that nothing has."""
     chosen = select(selection, sets)
-    offered = {each.row.name: each.row for each in chosen}
+    offered = {each.row.name: Part(each.row, StructArguments(each.row.arguments)) for each in chosen}
     return [_offer(each, environment, offered) for each in chosen]
 
 
-def _offer(chosen: Chosen, environment: Environment, offered: Mapping[str, Row]) -> Tool:
+def _offer(chosen: Chosen, environment: Environment, offered: Offered) -> Tool:
     row = chosen.row
-    arguments, plan = row.arguments, planner(row, environment, offered)
+    arguments, plan = offered[row.name].arguments, planner(row, environment, offered)
     continuations: tuple[type[Struct], ...] = ()
     if environment.confirm_destructive and row.removes is not None:
-        first = asking(row, plan)
-        arguments, plan, continuations = first.arguments, first.plan, (first.then,)
+        first = asking(row, plan, offered)
+        arguments, plan, continuations = StructArguments(first.arguments), first.plan, (first.then,)
     return Tool(
         name=row.name,
-        arguments=StructArguments(arguments),
+        arguments=arguments,
         plan=plan,
         title=row.title,
         description=row.description,

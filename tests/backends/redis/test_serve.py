@@ -43,8 +43,13 @@ def answer(process: Process, tool: str, **arguments: object) -> object:
 
 
 def test_every_tool_answers_as_on_memory(redis: RedisServer, kvmcp: Process) -> None:
-    assert without_etag(answer(kvmcp, "redis_set", key="user:1", value={"a": [1, None, "x"]}, ttl=100)) == {"ok": True}
-    assert without_etag(answer(kvmcp, "redis_get", key="user:1")) == {"found": True, "value": {"a": [1, None, "x"]}}
+    assert without_etag(answer(kvmcp, "redis_set", key="user:1", value={"a": [1, None, "x"]}, ttl=100)) == {
+        "ok": True
+    }
+    assert without_etag(answer(kvmcp, "redis_get", key="user:1")) == {
+        "found": True,
+        "value": {"a": [1, None, "x"]},
+    }
     assert without_etag(answer(kvmcp, "redis_get", key="none")) == {"found": False}
     assert answer(kvmcp, "redis_ttl", key="user:1") == {"found": True, "ttl": 100}
     assert answer(kvmcp, "redis_expire", key="user:1", ttl=50) == {"applied": True}
