@@ -4,10 +4,10 @@ Everything that a tool says is a `Rendered` first, which knows no protocol, and 
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from kvmcp.backends.ops import Code, Failure, Outcome, Unmet
 from kvmcp.core.plan import Answer
@@ -26,13 +26,17 @@ encode = msgspec.json.Encoder().encode
 
 
 class Fault(Struct, frozen=True):
-    """`structuredContent.error` of a tool that failed."""
+    """`structuredContent.error` of a tool that failed. Every tool's schema has it, so it is not described there."""
 
-    code: Annotated[str, Meta(description="For programs, such as INVALID_PARAMS, CONFLICT or TIMEOUT.")]
-    message: Annotated[str, Meta(description="What came, what was allowed, what to do next.")]
-    retryable: Annotated[bool, Meta(description="Whether the same call may succeed later.")] = False
-    outcome: Annotated[Outcome, Meta(description="Whether the store may have changed.")] = "not_applied"
-    etag: Annotated[str, Meta(description="CONFLICT: of the value that is there now.")] | UnsetType = UNSET
+    code: str
+    """`INVALID_PARAMS`, `CONFLICT` and the like, for programs."""
+    message: str
+    """What came, what was allowed, what to do next; no value."""
+    retryable: bool = False
+    """Whether the same call may succeed later."""
+    outcome: Outcome = "not_applied"
+    etag: str | UnsetType = UNSET
+    """Of the value that is there now, for a `CONFLICT`."""
 
 
 class _Failed(Struct, frozen=True):

@@ -49,9 +49,7 @@ TAKE: Final = ToolAnnotations(
 ALWAYS_LOAD: Final = Raw(b'{"anthropic/alwaysLoad":true}')
 """`_meta` for the few tools that a host which loads tools late shall show from the start."""
 
-DryRun: TypeAlias = Annotated[
-    bool, Meta(description="true: change nothing, only check and say what would happen.")
-]
+DryRun: TypeAlias = Annotated[bool, Meta(description="true: change nothing, say what would happen.")]
 """The last argument of every write: `dry_run: DryRun = False`."""
 
 
@@ -239,7 +237,7 @@ def result_schema(row: Row) -> bytes | None:
     return msgspec.json.encode({**members, "properties": properties})
 
 
-_DRY_RUN: Final = Raw(b'{"description":"Only for a dry run: nothing was changed.","type":"boolean"}')
+_DRY_RUN: Final = Raw(b'{"type":"boolean"}')
 
 
 def planner(row: Row, environment: Environment, offered: Offered) -> Planner:
