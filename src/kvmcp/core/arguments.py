@@ -293,7 +293,7 @@ _PLACE: Final = re.compile(r" - at `\$(.*)`\Z", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[([0-9]+)\]|\[\.\.\.\]")
 
 
-_NUMBER: Final = re.compile(rb"\s*(-?[0-9][0-9.eE+-]{0,20})\s*\Z")
+_NUMBER: Final = re.compile(rb"\s*(-?[0-9][0-9.eE+-]{0,24})\s*\Z")
 """A number that is short enough to be said again."""
 
 

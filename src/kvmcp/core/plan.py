@@ -141,6 +141,8 @@ class WatchUntil(Struct, frozen=True):
     """Seconds until the last look."""
     keys: tuple[object, ...] = ()
     channels: tuple[object, ...] = ()
+    writes: bool = False
+    """Whether an operation may change the store."""
     pause: float = WATCH_PAUSE
     """Seconds after which to look again although nothing was told: for what the store does not tell."""
 
