@@ -37,18 +37,10 @@ from kvmcp.io.transport import Transport
 from kvmcp.io.work import FunctionJob, Returned, Work
 from kvmcp.logs import configure
 from kvmcp.tools.definition import Environment
+from kvmcp.tools.instructions import instructions
 from kvmcp.tools.surface import Selection, build_tools
 
 logger = logging.getLogger("kvmcp.server")
-
-SHARED: Final = "A key-value store that is shared with other agents and outlives this conversation."
-PRIVATE: Final = (
-    "A key-value store of this server process: nobody else sees it, and it ends with the process."
-)
-INSTRUCTIONS: Final = (
-    "Keys are UTF-8 strings, values are any JSON. A missing key is an answer (found: false), not an error. "
-    "Errors carry a code and say whether trying again can help; after UNKNOWN_OUTCOME read first."
-)
 
 _LIST_OF: Final[dict[ListKind, ListName]] = {
     "tools": "tools",
@@ -271,13 +263,14 @@ def _first_annotation(function: Callable[..., object]) -> object:
 
 def from_settings(settings: Settings) -> Server:
     """The server that the settings describe."""
-    shared = PRIVATE if settings.backend.startswith("memory:") else SHARED
+    tools = _tools(settings)
+    names = {tool.name for tool in tools}
     return Server(
         version=__version__,
         title="Key-value state for agents",
-        instructions=f"{shared} {INSTRUCTIONS}",
+        instructions=instructions(names, shared=not settings.backend.startswith("memory:")),
         backend=open_backend(settings),
-        items=_tools(settings),
+        items=tools,
         namespace=settings.namespace,
         limits=Limits(shutdown_grace=settings.shutdown_grace),
         state_key=settings.state_key,
