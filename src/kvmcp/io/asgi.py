@@ -23,7 +23,7 @@ from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import Event
 from kvmcp.io import health
 from kvmcp.io.driver import Listener
-from kvmcp.io.endpoint import Endpoint, Message, Receive, Response, Send
+from kvmcp.io.endpoint import App, Endpoint, Message, Receive, Response, Send
 from kvmcp.io.health import Counters, Health, Metrics, Readiness
 
 logger = logging.getLogger("kvmcp.io")
@@ -152,18 +152,38 @@ class HttpApp:
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
+    def operators(self, bound: str) -> App:
+        """An ASGI application with the operators' paths alone, for an address of their own: `bound`."""
+        guard = Guard(bound, self._options.allowed_hosts, self._options.allowed_origins)
+
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                raise ValueError(f"health and metrics are not served over ASGI's {scope['type']}")
+            response = Response(send)
+            request = Request(scope["method"], list(scope["headers"]))
+            open = await self._admit(guard, request, response)
+            if open is not None:
+                await response.write(await self._operator(open, _path(scope), request))
+
+        return app
+
     async def _http(self, scope: Message, receive: Receive, response: Response) -> None:
         request = Request(scope["method"], list(scope["headers"]))
-        verdict = self._guard.check(request)
+        open = await self._admit(self._guard, request, response)
+        if open is not None:
+            await self._route(open, _path(scope), scope, request, receive, response)
+
+    async def _admit(self, guard: Guard, request: Request, response: Response) -> _Open | None:
+        """What there is to serve with; None where the request was turned away."""
+        verdict = guard.check(request)
         if isinstance(verdict, Turned):
             await response.write(verdict.parts)
-            return
+            return None
         response.headers = verdict.headers
         if self._open is None:
             logger.error(_NOT_RUNNING)
             await response.write(json_response(503, b'{"error":"%b"}' % _NOT_RUNNING.encode()))
-            return
-        await self._route(self._open, _path(scope), scope, request, receive, response)
+        return self._open
 
     async def _route(
         self, open: _Open, path: str, scope: Message, request: Request, receive: Receive, response: Response
@@ -180,7 +200,9 @@ class HttpApp:
             caller = self._host.caller(request.headers)
             exchange = open.old_sse.open_post(request, token, caller, anyio.current_time())
         else:
-            await response.write(await self._operator(open, path, request))
+            operator = self._options.health and path in health.PATHS
+            parts = await self._operator(open, path, request) if operator else health.not_found(path)
+            await response.write(parts)
             return
         open.counters.requests += 1
         try:
@@ -191,7 +213,7 @@ class HttpApp:
     # --- for operators ---
 
     async def _operator(self, open: _Open, path: str, request: Request) -> list[Part]:
-        if not self._options.health or path not in health.PATHS:
+        if path not in health.PATHS:
             return health.not_found(path)
         if request.method not in ("GET", "HEAD"):
             return health.wrong_method()

@@ -31,7 +31,7 @@ QUIET_SETS: Final = ("simple_kv",)
 """Sets whose tools can be called, but are not listed unless the set, or the tool, is asked for."""
 
 
-class UnknownTool(ValueError):
+class UnknownName(ValueError):
     """A name that no tool, or no set, has; the message says which."""
 
 
@@ -56,7 +56,7 @@ class Chosen(Struct, frozen=True):
 
 
 def select(selection: Selection, sets: Mapping[str, tuple[Row, ...]] = TOOL_SETS) -> tuple[Chosen, ...]:
-    """The tools to offer, in the order of the sets. Raises UnknownTool for a name that nothing has."""
+    """The tools to offer, in the order of the sets. Raises UnknownName for a name that nothing has."""
     everything = {row.name: row for rows in sets.values() for row in rows}
     _check(selection.sets, sets, "set of tools")
     _check((*selection.allow, *selection.deny), everything, "tool")
@@ -73,7 +73,7 @@ def select(selection: Selection, sets: Mapping[str, tuple[Row, ...]] = TOOL_SETS
 def build_tools(
     selection: Selection, environment: Environment, sets: Mapping[str, tuple[Row, ...]] = TOOL_SETS
 ) -> list[Tool]:
-    """The catalog's items of what an operator chose. Raises UnknownTool for a name that nothing has."""
+    """The catalog's items of what an operator chose. Raises UnknownName for a name that nothing has."""
     chosen = select(selection, sets)
     offered = {each.row.name: Part(each.row, StructArguments(each.row.arguments)) for each in chosen}
     return [_offer(each, environment, offered) for each in chosen]
@@ -118,4 +118,4 @@ def _check(names: Iterable[str], known: Iterable[str], what: str) -> None:
 
             near = get_close_matches(name, there, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(there)}"
-            raise UnknownTool(f"unknown {what} {name!r} ({hint})")
+            raise UnknownName(f"unknown {what} {name!r} ({hint})")
