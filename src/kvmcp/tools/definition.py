@@ -224,20 +224,20 @@ def run(row: Row, arguments: Any, call: Call) -> Plan:
 
 
 def result_schema(row: Row) -> bytes | None:
-    """The schema of the structured result, failures and dry runs included."""
+    """The schema of the structured result. It fits failures and dry runs, too, at the price of `required`: see
+    `output_schema`."""
     if row.result is None:
         return None
-    schema = output_schema(row.result, Fault)
-    if "dry_run" not in row.arguments.__struct_fields__:
-        return schema
-    members = msgspec.json.decode(schema, type=dict[str, Raw])
+    members = msgspec.json.decode(output_schema(row.result), type=dict[str, Raw])
     properties = msgspec.json.decode(members["properties"], type=dict[str, Raw])
-    error = properties.pop("error")
-    properties |= {"dry_run": _DRY_RUN, "error": error}
-    return msgspec.json.encode({**members, "properties": properties})
+    if "dry_run" in row.arguments.__struct_fields__:
+        properties["dry_run"] = Raw(b'{"type":"boolean"}')
+    schema = {"type": members["type"], "properties": {**properties, "error": _FAULT}}
+    return msgspec.json.encode(schema)
 
 
-_DRY_RUN: Final = Raw(b'{"type":"boolean"}')
+_FAULT: Final = Raw(output_schema(Fault))
+"""Written once: it is in the schema of every tool."""
 
 
 def planner(row: Row, environment: Environment, offered: Offered) -> Planner:
