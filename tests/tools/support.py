@@ -46,9 +46,9 @@ def found(value: object) -> dict[str, Any]:
     return {"found": True, "value": value, "etag": etag_of(msgspec.json.encode(value))}
 
 
-def without_etag(result: dict[str, Any]) -> dict[str, Any]:
-    """A result whose etag depends on how a client writes JSON."""
-    assert isinstance(result.get("etag", ""), str)
+def without_etag(result: object) -> dict[str, Any]:
+    """A structured result whose etag depends on how a client writes JSON."""
+    assert isinstance(result, dict) and isinstance(result.get("etag", ""), str)
     return {name: member for name, member in result.items() if name != "etag"}
 
 

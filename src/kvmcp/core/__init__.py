@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Plan,
         Start,
         ToolError,
+        WatchUntil,
         resource_not_found,
         tool_error,
     )
