@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Plan,
         Start,
         ToolError,
+        WatchUntil,
         resource_not_found,
         tool_error,
     )
@@ -146,6 +147,7 @@ __all__ = [
     "ToolError",
     "ToolResult",
     "UriTemplate",
+    "WatchUntil",
     "WorkDone",
     "WorkFailed",
     "resource_not_found",
@@ -180,7 +182,7 @@ _HOME = {
     **dict.fromkeys(
         (
             "Answer", "AskBackend", "AskClient", "Caller", "Context", "Fail", "Plan", "Start", "ToolError",
-            "resource_not_found", "tool_error",
+            "WatchUntil", "resource_not_found", "tool_error",
         ),
         "plan",
     ),
