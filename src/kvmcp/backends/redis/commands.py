@@ -182,6 +182,8 @@ class Commands:
                 return [(b"PEXPIRE", [self.key(op.key)], [op.ttl_ms])]
             case Publish():
                 return [(self._publish_name, [self.key(op.channel)], [op.message])]
+            case _:
+                raise TypeError(f"no commands for {type(op).__name__} yet")
 
 
 def _condition(condition: Condition) -> list[bytes | int]:
