@@ -162,6 +162,8 @@ class ServerSession:
         self._listens.clear()
         for exchange in list(self._exchanges.open.values()):
             self._exchanges.stop(exchange, None)
+        if self._own_tasks is not None:
+            self._own_tasks.stop(now)
 
     def cancel(self, id: Id, now: float) -> None:
         """The peer wants no answer to its request `id` any more; ids of no open request are ignored."""
@@ -260,6 +262,11 @@ class ServerSession:
         return min(
             (when for when in (own, self._own_tasks.next_deadline()) if when is not None), default=None
         )
+
+    @property
+    def listens_to(self) -> set[Event | TaskId]:
+        """What its listens (modern) were granted."""
+        return {topic for listen in self._listens.values() for topic in listen.topics()}
 
     @property
     def wants_input(self) -> bool:
