@@ -118,7 +118,7 @@ class Tasks:
         work = Exchange(
             _encode(id), asked.method, asked.params, asked.dialect, asked.context, notes=asked.notes
         )
-        task = self._tasks[id] = Task(id, asked.context.caller.principal, work, now, now)
+        task = self._tasks[id] = Task(id, asked.context.caller.identity, work, now, now)
         self._exchanges.begin(work, _start, job)
         return self._service.modern.task_created(asked.id, _encode(self._body(task)))
 
@@ -126,7 +126,7 @@ class Tasks:
         """A task of the caller's; None where there is none, or it is somebody else's: both are the same."""
         self._expire(now)
         task = self._tasks.get(id)
-        return task if task is not None and task.owner == caller.principal else None
+        return task if task is not None and task.owner == caller.identity else None
 
     def state(self, task: Task) -> bytes:
         """All that is told of a task, as a JSON object."""
