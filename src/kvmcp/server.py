@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 import msgspec
@@ -21,22 +21,28 @@ from kvmcp.config import Settings
 from kvmcp.core.arguments import StructArguments
 from kvmcp.core.catalog import Catalog, Item, ListKind, Tool
 from kvmcp.core.connection import ServerConnection
+from kvmcp.core.errors import RpcError
 from kvmcp.core.json_schema import output_schema
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Caller, Context, Plan, Start
 from kvmcp.core.projection import definition
 from kvmcp.core.request_state import MIN_KEY_BYTES, Sealer
 from kvmcp.core.service import Service
-from kvmcp.core.subscriptions import Event, ListChanged, ListName
+from kvmcp.core.subscriptions import Event, ListChanged, ListName, Watched
 from kvmcp.core.versions import LATEST_MODERN
 from kvmcp.core.wire.common import Content, Implementation, TextContent, ToolAnnotations, ToolResult
 from kvmcp.core.wire.params import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
 from kvmcp.io.driver import Driver, Listener
+from kvmcp.io.lookout import StoreLookout, beside
 from kvmcp.io.stdio import claim_stdio, fill_standard_descriptors
 from kvmcp.io.transport import Transport
 from kvmcp.io.work import FunctionJob, Returned, Work
 from kvmcp.logs import configure
+from kvmcp.tools.namespaces import NOBODY, NamespaceSource, parse_source
 from kvmcp.tools.surface import TOOL_SETS
+
+if TYPE_CHECKING:
+    from kvmcp.core.http.guard import Turned
 
 logger = logging.getLogger("kvmcp.server")
 
@@ -79,7 +85,8 @@ class Server:
     anyio.run(server.serve_stdio)
 
     `tools` are catalog items to begin with; `state_key` (at least 32 bytes) seals what clients carry between
-    rounds and is shared by replicas, else it is random.
+    rounds and is shared by replicas, else it is random. With `namespace_from` each request names its namespace, and
+    `namespace` counts for none; what a client can write itself is for trusted clients only.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class Server:
         backend: Backend | None = None,
         items: Iterable[Item] = (),
         namespace: str = "default",
+        namespace_from: NamespaceSource | None = None,
         limits: Limits | None = None,
         state_key: bytes | None = None,
     ) -> None:
@@ -99,10 +107,13 @@ class Server:
         self.backend: Backend = backend if backend is not None else MemoryBackend(clock=time.monotonic)
         self._info = Implementation(name, version, title=UNSET if title is None else title)
         self._instructions = instructions
-        self._caller = Caller(namespace=namespace)
+        self._caller = Caller(namespace=namespace if namespace_from is None else NOBODY)
+        self._namespace_from = namespace_from
         self._limits = limits if limits is not None else Limits()
         self._state_key = state_key if state_key is not None else secrets.token_bytes(MIN_KEY_BYTES)
         self._listeners: set[Listener] = set()
+        self._lookout = StoreLookout(self.catalog.watch_of, self.backend, self.publish)
+        self._watched = Watched(self._lookout)
         self._runs = 0
 
     # --- what it offers ---
@@ -153,7 +164,12 @@ class Server:
     # --- running it ---
 
     async def serve(self, transport: Transport) -> None:
-        """Serve one client on a stream of lines until it closes its end."""
+        """Serve one client on a stream of lines until it closes its end.
+
+        Raises ValueError where headers name the namespace: a stream has none.
+        """
+        if self._namespace_from is not None and self._namespace_from.kind == "header":
+            raise ValueError(f"namespaces come from {self._namespace_from}, and a stream has no headers")
         service = self.service()
         machine = ServerConnection(service, self._caller)
         driver = Driver(machine, transport, self.backend, self._limits.shutdown_grace)
@@ -194,7 +210,8 @@ class Server:
         if self._runs == 1:
             await self.backend.start()
         try:
-            yield
+            async with beside(self._lookout.run):
+                yield
         finally:
             self._runs -= 1
             if not self._runs:
@@ -212,12 +229,21 @@ class Server:
         finally:
             self._listeners.discard(listener)
 
-    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
-        """Who sends a request with these headers."""
-        return self._caller
+    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> "Caller | Turned":
+        """Who sends a request with these headers; the response where that cannot be said."""
+        source = self._namespace_from
+        if source is None or source.kind != "header":
+            return self._caller
+        namespace = source.of_headers(headers)
+        if isinstance(namespace, RpcError):
+            from kvmcp.core.http.guard import refuse_caller  # loaded by whoever has headers
+
+            return refuse_caller(namespace)
+        return Caller(namespace=namespace)
 
     def service(self) -> Service:
         """What all sessions on the running event loop share."""
+        source = self._namespace_from
         return Service(
             self.catalog,
             self._info,
@@ -225,6 +251,8 @@ class Server:
             token=secrets.token_hex,
             instructions=UNSET if self._instructions is None else self._instructions,
             limits=self._limits,
+            watched=self._watched,
+            caller_of=source.of_meta if source is not None and source.kind == "meta" else None,
         )
 
 
@@ -278,6 +306,7 @@ def from_settings(settings: Settings) -> Server:
         backend=open_backend(settings),
         items=[tool for name in settings.tools for tool in TOOL_SETS[name]],
         namespace=settings.namespace,
+        namespace_from=None if settings.namespace_from is None else parse_source(settings.namespace_from),
         limits=Limits(shutdown_grace=settings.shutdown_grace),
         state_key=settings.state_key,
     )

@@ -148,6 +148,16 @@ def namespace(text: str) -> str:
     return text
 
 
+def namespace_source(text: str) -> str:
+    """`header:NAME` or `meta:KEY`, by the rules of whoever reads them."""
+    from kvmcp.tools.namespaces import parse_source  # only where there is one to check
+
+    try:
+        return str(parse_source(text))
+    except ValueError as error:
+        raise Unfit(f"{quoted(text)} ({error})") from None
+
+
 def backend(text: str) -> str:
     """A backend's URL. What came is told by its scheme only: the rest may hold a password."""
     scheme, found, rest = text.strip().partition("://")

@@ -17,6 +17,7 @@ from kvmcp.config.kinds import (
     backend,
     listed,
     namespace,
+    namespace_source,
     one_of,
     redacted,
     redis_url,
@@ -98,6 +99,11 @@ _PATH: Final = Kind(parse=str, allowed="the path of a file", metavar="FILE")
 _SECRET: Final = Kind(parse=str, allowed="any text", metavar="TEXT", show=lambda _value: MASK)
 _NAMESPACE: Final = Kind(
     parse=namespace, allowed=f"1 to {MAX_NAMESPACE} of A-Z a-z 0-9 . _ -", metavar="NAME"
+)
+_NAMESPACE_SOURCE: Final = Kind(
+    parse=namespace_source,
+    allowed="header:NAME or meta:KEY, such as header:X-App-Id",
+    metavar="SOURCE",
 )
 _STATE_KEY: Final = Kind(
     parse=state_key,
@@ -207,6 +213,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         str,
         Row(_NAMESPACE, "the part of the store that keys live in"),
     ] = "default"
+    namespace_from: Annotated[
+        str | None,
+        Row(
+            _NAMESPACE_SOURCE,
+            "let each request name its namespace; meta:KEY is written by clients, so for trusted ones only",
+            unset="namespace",
+            serving=True,
+        ),
+    ] = None
     key_prefix: Annotated[
         str,
         Row(_NAMESPACE, "the first part of every key in Redis, before the namespace"),

@@ -318,7 +318,9 @@ def unsubscribe(session: Conversation, request: Request, params: SubscribeParams
 def listen(session: Conversation, request: Request, params: ListenParams, admitted: Admitted) -> None:
     catalog, wanted = session.service.catalog, params.notifications
     context = admitted.context
-    uris = tuple(uri for uri in dict.fromkeys(wanted.resource_subscriptions) if catalog.can_watch(uri, context))
+    uris = tuple(
+        uri for uri in dict.fromkeys(wanted.resource_subscriptions) if catalog.can_watch(uri, context)
+    )
     granted = ListenFilter(
         tools_list_changed=wanted.tools_list_changed and catalog.offers("tools"),
         prompts_list_changed=wanted.prompts_list_changed and catalog.offers("prompts"),
@@ -354,8 +356,11 @@ def _cannot_watch(catalog: Catalog, uri: str, context: Context) -> RpcError:
 
 
 def _too_many(session: Conversation) -> RpcError:
-    limit = session.service.limits.subscribed_resources
-    return RpcError(INVALID_REQUEST, f"{limit} resources are watched at most on one connection")
+    limits = session.service.limits
+    one, all = limits.subscribed_resources, limits.watched_uris
+    return RpcError(
+        INVALID_REQUEST, f"{one} resources are watched at most on one connection, {all} on all together"
+    )
 
 
 # --- tasks ---
@@ -413,9 +418,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "tools/call": _row(CallParams, call_tool, feature="tools"),
     "tools/list": _row(ListParams, _list("tools"), feature="tools", for_caller=False),
     "resources/list": _row(ListParams, list_resources, feature="resources"),
-    "resources/templates/list": _row(
-        ListParams, _list("templates"), feature="resources", for_caller=False
-    ),
+    "resources/templates/list": _row(ListParams, _list("templates"), feature="resources", for_caller=False),
     "resources/read": _row(ReadParams, read_resource, feature="resources"),
     "prompts/list": _row(ListParams, _list("prompts"), feature="prompts", for_caller=False),
     "prompts/get": _row(GetPromptParams, get_prompt, feature="prompts"),

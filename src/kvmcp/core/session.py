@@ -514,7 +514,11 @@ class ServerSession:
 
     def has_room_for(self, uris: int) -> bool:
         watched = len(self._changes.uris) + sum(len(listen.uris) for listen in self._listens.values())
-        return watched + uris <= self._limits.subscribed_resources
+        limits = self._limits
+        return (
+            watched + uris <= limits.subscribed_resources
+            and len(self._service.watched) + uris <= limits.watched_uris
+        )
 
     def open_listen(self, exchange: Exchange, subscription: Subscription) -> None:
         """Begin a modern listen: it is acknowledged once all changes that it is about are noticed."""

@@ -49,10 +49,10 @@ class Lookout(Protocol):
 class Watched:
     """The resources that somebody watches, over all sessions of one server: how many watch each."""
 
-    def __init__(self) -> None:
+    def __init__(self, lookout: Lookout | None = None) -> None:
+        """`lookout` is told what is watched; without one whoever changes a resource publishes that."""
         self._counts: dict[str, int] = {}
-        self.lookout: Lookout | None = None
-        """Is told of each resource that is the first time, or no more, watched. None: `publish` is all there is."""
+        self._lookout = lookout
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._counts)
@@ -66,20 +66,20 @@ class Watched:
     def add(self, uri: str) -> None:
         count = self._counts.get(uri, 0)
         self._counts[uri] = count + 1
-        if not count and self.lookout is not None:
-            self.lookout.begin(uri)
+        if not count and self._lookout is not None:
+            self._lookout.begin(uri)
 
     def drop(self, uri: str) -> None:
         """As often as it was added."""
         self._counts[uri] -= 1
         if not self._counts[uri]:
             del self._counts[uri]
-            if self.lookout is not None:
-                self.lookout.end(uri)
+            if self._lookout is not None:
+                self._lookout.end(uri)
 
     def job(self, uris: Iterable[str]) -> object | None:
         """What to wait for before a client is told that it will hear of these; see `Lookout.job`."""
-        return None if self.lookout is None else self.lookout.job(uris)
+        return None if self._lookout is None else self._lookout.job(uris)
 
 
 class Subscription:

@@ -94,7 +94,10 @@ class Driver:
         """Something changed that this peer may want to know; it is told as soon as it reads."""
         now = anyio.current_time()
         self._machine.publish(event, now)
-        self._alarm.deadline = now  # The timer's task takes the turn: a publisher never waits for a reader.
+        if self._machine.wants_turn:  # Most changes concern few of the connections.
+            self._alarm.deadline = (
+                now  # The timer's task takes the turn: a publisher never waits for a reader.
+            )
 
     # --- the two steps ---
 
