@@ -24,7 +24,7 @@ from kvmcp.backends.ops import (
 )
 from kvmcp.backends.redis import RedisOptions
 from kvmcp.backends.redis.topology import slot_of
-from tests.backends.contract import read_until
+from tests.backends.harness import read_until
 from tests.backends.redis.servers import Cluster, RedisServer
 from tests.backends.redis.stores import backend_at, backend_on, eventually
 

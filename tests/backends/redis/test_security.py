@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from kvmcp.backends.ops import Atomic, Change, Code, Failure, Get, KeyIs, Namespace, Publish, Scan, Set
 from kvmcp.backends.redis import RedisOptions
 from kvmcp.backends.redis.errors import BY_CLASS
-from tests.backends.contract import BackendContract, Store, next_event
+from tests.backends.contract import BackendContract
+from tests.backends.harness import Store, next_event
 from tests.backends.redis.certificates import Authority
 from tests.backends.redis.conftest import let_time_pass
 from tests.backends.redis.servers import RedisServer

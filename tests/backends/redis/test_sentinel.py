@@ -13,7 +13,7 @@ import pytest
 from kvmcp.backends.ops import Atomic, Change, Code, Failure, Gap, Get, KeyIs, Namespace, Set
 from kvmcp.backends.redis import RedisOptions
 from kvmcp.backends.redis.errors import NO_PRIMARY
-from tests.backends.contract import read_until
+from tests.backends.harness import read_until
 from tests.backends.redis.servers import SentinelSet, free_port
 from tests.backends.redis.stores import backend_at, eventually
 

@@ -5,7 +5,7 @@ import pytest
 
 from kvmcp.backends.ops import Change, Gap, Message, Namespace, NsKey, Publish, Set
 from kvmcp.backends.redis import RedisOptions
-from tests.backends.contract import next_event, read_until
+from tests.backends.harness import next_event, read_until
 from tests.backends.redis.servers import RedisServer
 from tests.backends.redis.stores import backend_on, eventually
 from tests.fault_proxy import fault_proxy

@@ -45,6 +45,10 @@ class Watchers:
             watcher.published(message)
         return len(watchers)
 
+    def listening(self, channel: NsKey) -> int:
+        """How many watchers would get a message."""
+        return len(self._by_channel.get((channel.space, channel.name), {}))
+
     def end(self) -> None:
         """End those there are, and at once those that come later."""
         self._ended = True

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import hiredis
 
-from kvmcp.backends.checks import expire_fault, keys_fault, ops_fault, publish_fault, set_fault
+from kvmcp.backends.checks import FAULTS, expire_fault, keys_fault, ops_fault, set_fault
 from kvmcp.backends.ops import (
     Atomic,
     Condition,
@@ -150,7 +150,7 @@ class Commands:
         return expire_fault(op) or self._packed(op)
 
     def _publish(self, op: Publish) -> Encoded:
-        return publish_fault(op) or self._packed(op)
+        return FAULTS[Publish](op) or self._packed(op)
 
     def _atomic(self, op: Atomic) -> Encoded:
         if op.conditions:
