@@ -39,6 +39,8 @@ from kvmcp.io.transport import Transport
 from kvmcp.io.work import FunctionJob, Returned, Work
 from kvmcp.logs import configure
 from kvmcp.tools.namespaces import NOBODY, NamespaceSource, parse_source
+from kvmcp.tools.prompts import PROMPTS
+from kvmcp.tools.resources import RESOURCES
 from kvmcp.tools.surface import TOOL_SETS
 
 if TYPE_CHECKING:
@@ -304,7 +306,7 @@ def from_settings(settings: Settings) -> Server:
         title="Key-value state for agents",
         instructions=f"{shared} {INSTRUCTIONS}",
         backend=open_backend(settings),
-        items=[tool for name in settings.tools for tool in TOOL_SETS[name]],
+        items=[*(tool for name in settings.tools for tool in TOOL_SETS[name]), *RESOURCES, *PROMPTS],
         namespace=settings.namespace,
         namespace_from=None if settings.namespace_from is None else parse_source(settings.namespace_from),
         limits=Limits(shutdown_grace=settings.shutdown_grace),
@@ -350,6 +352,10 @@ def serve(settings: Settings) -> int:
         logger.warning(
             "waiting for an MCP client on standard input; Ctrl-D ends, `kvmcp serve --help` explains"
         )
+    source = None if settings.namespace_from is None else parse_source(settings.namespace_from)
+    if source is not None and (fault := source.fault_with(settings.transport)) is not None:
+        logger.error("%s", fault)
+        return 2
     server = from_settings(settings)
     # Importing the event loop makes no garbage, so nothing is looked for until all is there; and what is there
     # then stays, so it is never looked at again: 4% of the first answer (benchmarks/stdio.py), 15 ms of the exit.
