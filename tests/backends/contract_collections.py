@@ -370,7 +370,7 @@ class CollectionsContract:
 
     async def test_many_members_at_once(self, store: Store) -> None:
         a = store.key("a")
-        order = tuple((b"%03d" % i, float(i)) for i in range(100))
+        order = tuple((b'"%03d"' % i, float(i)) for i in range(100))
         await store.ask(SortedAdd(a, order[::-1]))
         await store.ask(SortedAdd(a, tuple((member, -score) for member, score in order[50:])))
         assert await store.ask(SortedRemove(a, tuple(member for member, _ in order[10:90]))) == 80

@@ -144,9 +144,7 @@ class ValuesContract:
         assert_refused(await store.ask(Increment(a, MAX_INTEGER + 1)), Code.REDIS_ERROR)
         assert await store.get("a") == b"-1"
 
-    @pytest.mark.parametrize(
-        "value", [b'"1"', b"1.0", b"1e3", b" 1", b"-0", b"01", b"9223372036854775808", b"{}"]
-    )
+    @pytest.mark.parametrize("value", [b'"1"', b"1.0", b"1e3", b" 1", b"-0", b"9223372036854775808", b"{}"])
     async def test_only_integers_are_incremented(self, store: Store, value: bytes) -> None:
         a = store.key("a")
         await store.ask(Set(a, value))

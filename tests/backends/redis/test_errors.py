@@ -22,10 +22,14 @@ from kvmcp.backends.ops import (
     KeyIs,
     Namespace,
     Op,
+    Pop,
     Publish,
+    Push,
     Scan,
     Set,
     Ttl,
+    Unmet,
+    etag_of,
 )
 from kvmcp.backends.redis import RedisOptions
 from kvmcp.backends.redis.cluster import _destination  # no other way to it without a cluster that lies
@@ -174,7 +178,12 @@ async def test_another_programs_types(shared_server: RedisServer, namespace: Nam
             [Get(a), Atomic((Get(a),)), Atomic((Get(a),), (KeyIs(a, b"1"),)), Set(a, b"1")]
         )
         wrong_type = BY_CLASS["WRONGTYPE"]
-        assert (read, inside, condition, replaced) == (wrong_type, (wrong_type,), None, True)
+        assert (read, inside, condition, replaced) == (
+            wrong_type,
+            (wrong_type,),
+            Unmet(0, True),
+            True,
+        )
 
 
 @pytest.mark.anyio
@@ -187,7 +196,10 @@ async def test_a_script_that_redis_forgot(server: RedisServer, namespace: Namesp
         first, second = await backend.execute([create, Get(a)])
         assert first == BY_CLASS["NOSCRIPT"] and second is None  # not reordered behind the read
         assert await backend.execute([create]) == [(True,)]
-        assert await backend.execute([create]) == [None]
+        assert await backend.execute([create]) == [Unmet(0, True, etag_of(b"1"))]
+        server.ask("script", "flush")
+        lists: list[Op] = [Push(namespace.key("l"), (b"1",)), Pop(namespace.key("l")), Pop(namespace.key("l")), create]
+        assert (await backend.execute(lists))[1:] == [(b"1",), (), Unmet(0, True, etag_of(b"1"))]
 
 
 # --- scripted ones

@@ -12,8 +12,21 @@ from typing import Final
 
 import anyio
 import hiredis
+from msgspec.structs import replace
 
-from kvmcp.backends.ops import Event, Failure, Get, Namespace, NsKey, Op, Publish, Reply, is_read
+from kvmcp.backends.ops import (
+    Atomic,
+    Event,
+    Failure,
+    Get,
+    Namespace,
+    NsKey,
+    Op,
+    Publish,
+    Published,
+    Reply,
+    is_read,
+)
 from kvmcp.backends.redis.address import parse_url
 from kvmcp.backends.redis.commands import Commands, decode_plain
 from kvmcp.backends.redis.errors import (
@@ -216,14 +229,21 @@ class RedisBackend:
             return CONNECTION_LOST
         return call.cause
 
+    def _counted(self, op: Op, reply: Reply) -> Reply:
+        """With the watchers that Redis does not count, for they share one subscription."""
+        if isinstance(op, Publish) and isinstance(reply, Published):
+            return replace(reply, receivers=max(0, reply.receivers + self._watches.more_watchers(op.channel)))
+        if isinstance(op, Atomic) and isinstance(reply, tuple):
+            return tuple(map(self._counted, op.ops, reply))
+        return reply
+
     async def _follow_up(self, lane: Lane, jobs: list[Job]) -> None:
         """Take note of what refusals say about the servers, and ask again what did not run."""
         for index, job in enumerate(jobs):
             if job.error is None:
-                if type(job.op) is Publish and type(job.reply) is int:
-                    job.reply = max(0, job.reply + self._watches.more_watchers(job.op.channel))
+                job.reply = self._counted(job.op, job.reply)
             elif job.wants_script:
-                if index == len(jobs) - 1:
+                if all(later.wants_script for later in jobs[index + 1 :]):
                     job.send_script(self._commands)
             elif job.redirected:
                 await self._routes.redirect(job)

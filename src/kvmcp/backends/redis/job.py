@@ -5,7 +5,7 @@ from typing import Final
 
 import hiredis
 
-from kvmcp.backends.ops import Atomic, Failure, Op, Reply, Scan, is_read
+from kvmcp.backends.ops import Failure, Op, Reply, Scan, is_read
 from kvmcp.backends.redis.address import Endpoint
 from kvmcp.backends.redis.commands import Commands, decode, error_in
 from kvmcp.backends.redis.errors import GARBAGE, REDIRECTIONS, class_of, lost_write
@@ -95,7 +95,6 @@ class Job:
 
     def send_script(self, commands: Commands) -> None:
         """Ask again with the script's text: Redis has forgotten it, so nothing ran."""
-        assert isinstance(self.op, Atomic)
         self.commands = (commands.evaluate(self.op, by_hash=False),)
         self.done, self.error = False, None
 
