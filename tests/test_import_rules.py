@@ -48,7 +48,19 @@ LAZY = frozenset({"kvmcp.core"})
 """Packages whose `__init__` loads its names when they are first used, and needs importlib for that."""
 
 STANDARD = frozenset(sys.stdlib_module_names)
-TOP = frozenset({"kvmcp.cli", "kvmcp.config", "kvmcp.logs", "kvmcp.server", "kvmcp.__main__"})
+TOP = frozenset(
+    {
+        "kvmcp.assembly",
+        "kvmcp.network",
+        "kvmcp.cli",
+        "kvmcp.config",
+        "kvmcp.functions",
+        "kvmcp.logs",
+        "kvmcp.questions",
+        "kvmcp.server",
+        "kvmcp.__main__",
+    }
+)
 STORES = frozenset({"kvmcp.backends.memory", "kvmcp.backends.redis"})
 
 
@@ -93,7 +105,7 @@ ROOMS = (  # the first that a module belongs to
         names("kvmcp.io kvmcp.core kvmcp.backends.base kvmcp.backends.ops"),
         names("msgspec anyio trio sniffio uvloop wsproto hypercorn uvicorn h11"),
     ),
-    Room(names("kvmcp"), names("kvmcp"), names("msgspec anyio trio uvloop yaml")),
+    Room(names("kvmcp"), names("kvmcp"), names("msgspec anyio trio uvloop uvicorn yaml")),
 )
 
 

@@ -42,7 +42,8 @@ from kvmcp.core.plan import Caller, Context, ToolError
 from kvmcp.core.projection import known_capabilities
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import LIST_NAMES, Event, Subscription
-from kvmcp.core.tasks import FIRST_TICKET, TaskId, Tasks
+from kvmcp.core.task_states import TaskId
+from kvmcp.core.tasks import FIRST_TICKET, Tasks
 from kvmcp.core.versions import BATCHING, LATEST_LEGACY, LegacyVersion, negotiate
 from kvmcp.core.wire.common import ClientCapabilities, LogLevel
 from kvmcp.core.wire.params import CancelledParams, InitializeParams, LegacyMeta, Params
@@ -583,9 +584,9 @@ class ServerSession:
                 self._tell_task(id, self._exchanges.open[id].context.caller, task)
 
     def _tell_task(self, listen: Id, listener: Caller, id: TaskId) -> None:
-        task = self.tasks.find(id, listener, self._exchanges.now)
-        if task is not None:
-            self._out.append(self._service.modern.task_changed(self.tasks.state(task), listen))
+        state = self.tasks.state_for(id, listener, self._exchanges.now)
+        if state is not None:
+            self._out.append(self._service.modern.task_changed(state, listen))
 
     # --- the end ---
 

@@ -23,7 +23,7 @@ from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import Event
 from kvmcp.io import health
 from kvmcp.io.driver import Listener
-from kvmcp.io.endpoint import Endpoint, Message, Receive, Response, Send
+from kvmcp.io.endpoint import App, Endpoint, Message, Receive, Response, Send
 from kvmcp.io.health import Counters, Health, Metrics, Readiness
 
 logger = logging.getLogger("kvmcp.io")
@@ -55,6 +55,9 @@ class HttpOptions(Struct, frozen=True, kw_only=True):
     allowed_origins: tuple[str, ...] = ()
     legacy_sse: bool = False
     """Whether `/sse` and `/messages` serve clients of 2024-11-05."""
+    resumable: bool = False
+    """Whether every answer to a client of a legacy revision is a stream, which it can come back for when its
+    connection breaks. Costs a copy of each answer (`Limits.stored_bytes`), and time: one JSON body is faster."""
     health: bool = True
     """Whether the operators' paths are served here; they may have an address of their own."""
 
@@ -101,7 +104,7 @@ class HttpApp:
         host = self._host
         async with host.running(), anyio.create_task_group() as tasks:
             service = host.service()
-            server = HttpServer(service)
+            server = HttpServer(service, resumable=self._options.resumable)
             old_sse = OldSseServer(service, MESSAGES_PATH) if self._options.legacy_sse else None
             endpoint = Endpoint(server, old_sse, host.backend, tasks, service.limits.keep_alive)
             tasks.start_soon(endpoint.keep_time)
@@ -152,24 +155,46 @@ class HttpApp:
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
+    def operators(self, bound: str) -> App:
+        """An ASGI application with the operators' paths alone, for an address of their own: `bound`."""
+        guard = Guard(bound, self._options.allowed_hosts, self._options.allowed_origins)
+
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                raise ValueError(f"health and metrics are not served over ASGI's {scope['type']}")
+            response = Response(send)
+            request = Request(scope["method"], list(scope["headers"]))
+            open = await self._admit(guard, request, response)
+            if open is not None:
+                await response.write(await self._operator(open, _path(scope), request))
+
+        return app
+
     async def _http(self, scope: Message, receive: Receive, response: Response) -> None:
         request = Request(scope["method"], list(scope["headers"]))
-        verdict = self._guard.check(request)
+        open = await self._admit(self._guard, request, response)
+        if open is not None:
+            await self._route(open, _path(scope), scope, request, receive, response)
+
+    async def _admit(self, guard: Guard, request: Request, response: Response) -> _Open | None:
+        """What there is to serve with; None where the request was turned away."""
+        verdict = guard.check(request)
         if isinstance(verdict, Turned):
             await response.write(verdict.parts)
-            return
+            return None
         response.headers = verdict.headers
         if self._open is None:
             logger.error(_NOT_RUNNING)
             await response.write(json_response(503, b'{"error":"%b"}' % _NOT_RUNNING.encode()))
-            return
-        await self._route(self._open, _path(scope), scope, request, receive, response)
+        return self._open
 
     async def _route(
         self, open: _Open, path: str, scope: Message, request: Request, receive: Receive, response: Response
     ) -> None:
         if path != self._options.path and (open.old_sse is None or path not in (SSE_PATH, MESSAGES_PATH)):
-            await response.write(await self._operator(open, path, request))
+            operator = self._options.health and path in health.PATHS
+            parts = await self._operator(open, path, request) if operator else health.not_found(path)
+            await response.write(parts)
             return
         open.counters.requests += 1
         caller, now = self._host.caller(request.headers), anyio.current_time()
@@ -192,7 +217,7 @@ class HttpApp:
     # --- for operators ---
 
     async def _operator(self, open: _Open, path: str, request: Request) -> list[Part]:
-        if not self._options.health or path not in health.PATHS:
+        if path not in health.PATHS:
             return health.not_found(path)
         if request.method not in ("GET", "HEAD"):
             return health.wrong_method()

@@ -111,6 +111,7 @@ class Driver:
                 break
         if machine.closed:
             self._finished.set()
+            self._reading.cancel()  # The machine may have ended it, however much the peer has to say.
         elif machine.wants_input:
             self._input_wanted.set()
 

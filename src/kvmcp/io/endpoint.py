@@ -27,6 +27,7 @@ Message: TypeAlias = MutableMapping[str, Any]
 """What ASGI passes around; its specification says what is in it."""
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class Response:

@@ -198,7 +198,12 @@ async def test_a_script_that_redis_forgot(server: RedisServer, namespace: Namesp
         assert await backend.execute([create]) == [(True,)]
         assert await backend.execute([create]) == [Unmet(0, True, etag_of(b"1"))]
         server.ask("script", "flush")
-        lists: list[Op] = [Push(namespace.key("l"), (b"1",)), Pop(namespace.key("l")), Pop(namespace.key("l")), create]
+        lists: list[Op] = [
+            Push(namespace.key("l"), (b"1",)),
+            Pop(namespace.key("l")),
+            Pop(namespace.key("l")),
+            create,
+        ]
         assert (await backend.execute(lists))[1:] == [(b"1",), (), Unmet(0, True, etag_of(b"1"))]
 
 

@@ -226,11 +226,12 @@ class Web:
         held: bool = False,
         piece: int = 65536,
         replicated: bool = False,
+        resumable: bool = False,
         store: dict[str, str] | None = None,
         records: dict[str, bytes] | None = None,
     ) -> None:
         self.service = service or a_service(catalog, limits=limits)
-        self.server = HttpServer(self.service, events, replicated=replicated)
+        self.server = HttpServer(self.service, events, replicated=replicated, resumable=resumable)
         self.caller = caller or Caller()
         self.store = {"a": "1", "b": "2"} if store is None else store
         self.records: dict[str, bytes] = {} if records is None else records

@@ -4,15 +4,16 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kvmcp.core.commands import Ask, HangUp, Progress, WorkDone
-from kvmcp.core.http.relays import Written, encode
+from kvmcp.core.http.relays import Follow, Written, encode
 from kvmcp.core.http.shared import FIRST_TICKET, LoadRecords, Shared
 from kvmcp.core.http.shared_events import event_key, head_key, read_head
+from kvmcp.core.http.streams import MemoryEventStore
 from kvmcp.core.limits import Limits
 from kvmcp.core.subscriptions import ListChanged, ResourceUpdated
 from kvmcp.core.wire.common import ElicitForm, TextContent, ToolResult
 from tests.core.fixture_catalog import FORM
 from tests.core.harness import accepted
-from tests.core.http.harness import Reply, Session
+from tests.core.http.harness import Reply, Session, Web
 from tests.core.http.replicas import Replicas
 
 DONE = WorkDone(ToolResult((TextContent("done"),)))
@@ -246,12 +247,38 @@ def test_a_reader_that_leaves_before_it_was_found_is_forgotten() -> None:
     both = Replicas()
     session = Session(both.webs[0], PRIMED)
     web = both.webs[1]
+    session.ask("ping", web=web)
     web.replicated = False  # Its commands are taken by hand.
     back = session.get("pnothing-1", web)
     [load] = [command for command in web.server.take_commands() if isinstance(command, LoadRecords)]
     back.disconnect()
     web.server.complete(load.ticket, [None] * len(load.keys), web.now)
     assert back.start is None and back.exchange.closed
+
+
+def test_one_look_at_a_time() -> None:
+    both = Replicas()
+    session = Session(both.webs[0], PRIMED)
+    web = both.webs[1]
+    session.ask("ping", web=web)
+    web.replicated = False
+    back = session.get("pnothing-1", web)
+    back.exchange.handle_timeout(web.now + 1.0)
+    for _ in range(2):
+        web.pass_time(15.0)
+    loads = [command for command in web.server.take_commands() if isinstance(command, LoadRecords)]
+    assert len(loads) == 1 and back.waits
+
+
+def test_a_store_of_events_that_is_this_process_own_serves_nobody_else() -> None:
+    web = Web(replicated=True, events=MemoryEventStore(Limits()))
+    session = Session(web, PRIMED)
+    reply = session.call("job")
+    reply.tell(HangUp())
+    wanted = Follow(session.id, reply.events()[0]["id"].rpartition("-")[0], 0, anew=True)
+    web.server.take_relays()
+    web.server.receive_relay(encode(web.service.sealer, "x", wanted), web.now)
+    assert web.server.take_relays() == []
 
 
 def test_the_end_of_the_server_ends_what_it_reads() -> None:
@@ -271,6 +298,9 @@ def test_the_end_of_the_server_ends_what_it_reads() -> None:
 def test_a_remote_stream_has_nothing_to_do_with_work_and_changes() -> None:
     broken = Broken()
     broken.reply.disconnect()
+    broken.session.ask(
+        "ping", web=broken.all.webs[1]
+    )  # So that nothing about the session is still to be read.
     exchange = broken.resume().exchange
     exchange.complete(1, DONE, 0.0)
     exchange.tell(1, HangUp(), 0.0)

@@ -8,7 +8,7 @@ from kvmcp.core.http.answers import Answer, Fixed, refuse
 from kvmcp.core.http.messages import Part
 from kvmcp.core.limits import Limits
 from kvmcp.core.subscriptions import Event
-from kvmcp.core.tasks import TaskId
+from kvmcp.core.task_states import TaskId
 
 
 class BodyRoom:

@@ -20,7 +20,7 @@ from kvmcp.core.jsonrpc import ErrorResponse, Id, Malformed, Request, Response
 from kvmcp.core.limits import Limits
 from kvmcp.core.session import ServerSession
 from kvmcp.core.subscriptions import Event
-from kvmcp.core.tasks import TaskId
+from kvmcp.core.task_states import TaskId
 
 PRIMING: Final = "2025-11-25"
 """Since then a stream begins with an event that has no data; before, it would break clients."""
@@ -38,7 +38,10 @@ def _is_answer(message: bytes) -> bool:
 
 
 class LegacyAnswer(SessionAnswer):
-    """The response to a POST with one request, or with a batch that holds some."""
+    """The response to a POST with one request, or with a batch that holds some.
+
+    A `resumable` one is a stream from the start, so that its client has an event id to come back with.
+    """
 
     def __init__(
         self,
@@ -49,12 +52,14 @@ class LegacyAnswer(SessionAnswer):
         now: float,
         *,
         batch: bool = False,
+        resumable: bool = False,
     ) -> None:
         super().__init__(session, limits, now)
         self._home = home
         self._stream = stream
         self._limits = limits
         self._batch = batch
+        self._resumable = resumable
         self.streams = False
         self._begun = False
         self._connected = True
@@ -126,9 +131,9 @@ class LegacyAnswer(SessionAnswer):
             return self._go_on(messages)
         if not self._connected:
             return []
-        if self._closed and messages and all(map(_is_answer, messages)):
+        if self._closed and messages and not self._resumable and all(map(_is_answer, messages)):
             return json_response(200, b"[%b]" % b",".join(messages) if self._batch else messages[0])
-        if messages or self._closed or self._leaving or self._silence.is_due:
+        if messages or self._closed or self._leaving or self._resumable or self._silence.is_due:
             return [events_start(), *self._begin(messages)]
         return []
 

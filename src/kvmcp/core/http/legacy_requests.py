@@ -3,6 +3,7 @@
 Reference: MCP 2025-03-26 to 2025-11-25, Streamable HTTP.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from kvmcp.core.errors import INVALID_REQUEST, RpcError
@@ -17,6 +18,7 @@ from kvmcp.core.http.remote_streams import RemoteStream
 from kvmcp.core.http.sessions import LegacySession, Sessions
 from kvmcp.core.http.shared import Shared
 from kvmcp.core.http.shared_events import SharedEvents
+from kvmcp.core.http.shared_sessions import AfterRecord, SessionRecord
 from kvmcp.core.http.streams import (
     Kept,
     Stream,
@@ -51,11 +53,14 @@ _LAST_EVENT: Final = b"last-event-id"
 class LegacyRequests:
     """Answers POST, GET and DELETE of the legacy era. `shared` is there where other processes serve them, too."""
 
-    def __init__(self, service: Service, sessions: Sessions, shared: Shared | None) -> None:
+    def __init__(
+        self, service: Service, sessions: Sessions, shared: Shared | None, *, resumable: bool = False
+    ) -> None:
         self._service = service
         self._limits = service.limits
         self._sessions = sessions
         self._shared = shared
+        self._resumable = resumable
         self._remote: dict[tuple[str, str], RemoteStream] = {}
         """Streams that clients read here and other processes write; each has an open request."""
 
@@ -64,6 +69,9 @@ class LegacyRequests:
     def post(self, headers: Headers, message: Message, caller: Caller, now: float) -> Answer:
         if isinstance(message, Request) and message.method == "initialize" and headers.get(SESSION) is None:
             return self._initialize(message, caller, now)
+        return self._knowing(headers, caller, now, lambda at: self._post(headers, message, caller, at))
+
+    def _post(self, headers: Headers, message: Message, caller: Caller, now: float) -> Answer:
         id = message.id if isinstance(message, Request) else None
         session = self._find(headers, caller, now, id)
         if isinstance(session, Fixed):
@@ -85,6 +93,27 @@ class LegacyRequests:
             return Fixed(json_response(200, reply))
         id = self._sessions.open(session.legacy, now)
         return Fixed(json_response(200, reply, (SESSION, id.encode())))
+
+    def _knowing(
+        self,
+        headers: Headers,
+        caller: Caller,
+        now: float,
+        answer: Callable[[float], Answer],
+        *,
+        streams: bool = False,
+    ) -> Answer:
+        """`answer` at once, or when what other processes know of the session has been read."""
+        id = headers.get(SESSION)
+        if self._shared is None or id is None or not self._sessions.is_unread(id, caller, now):
+            return answer(now)
+
+        def then(record: SessionRecord | None, at: float) -> Answer:
+            if record is not None:  # If it cannot be read, the next request tries again.
+                self._sessions.restore(id, record, at)
+            return answer(at)
+
+        return AfterRecord(self._shared, id, then, self._limits, now, streams=streams)
 
     def _find(
         self, headers: Headers, caller: Caller, now: float, id: Id | None = None
@@ -131,11 +160,14 @@ class LegacyRequests:
         admitted = home.opened.admitted(self._service, caller)
         session = ServerSession(self._service, caller, legacy=admitted, wishes=home.wishes, name=name)
         stream = Stream(home.id, name_of_a_post(name), self._sessions.store)
-        answer = LegacyAnswer(session, home, stream, self._limits, now, batch=batch)
+        answer = LegacyAnswer(
+            session, home, stream, self._limits, now, batch=batch, resumable=self._resumable
+        )
         for message in asked:
             answer.receive(message, now)
             if isinstance(message, Request) and message.method in WISHES:
-                self._sessions.note_wishes(home)
+                self._sessions.record(home, now)
+                self._sessions.note_wishes(home, now)
                 self._relay(home, rendered(message))
         return answer
 
@@ -189,7 +221,7 @@ class LegacyRequests:
             # That process has checked on whose behalf the request came; the id says in which namespace.
             admitted = session.opened.admitted(self._service, Caller(namespace=session.opened.namespace))
             ServerSession(self._service, legacy=admitted, wishes=session.wishes).receive(wish, now)
-            self._sessions.note_wishes(session)
+            self._sessions.note_wishes(session, now)
 
     def follow(self, wanted: Follow, now: float) -> None:
         """Another process has a client that goes on with a stream."""
@@ -222,16 +254,21 @@ class LegacyRequests:
 
     def delete(self, headers: Headers, caller: Caller, now: float) -> Answer:
         """ "DELETE … to explicitly terminate the session"."""
+        return self._knowing(headers, caller, now, lambda at: self._delete(headers, caller, at))
+
+    def _delete(self, headers: Headers, caller: Caller, now: float) -> Answer:
         session = self._find(headers, caller, now)
         if isinstance(session, Fixed):
             return session
-        self._sessions.end(session)
-        self._relay(session, ENDED)
+        self._sessions.end_everywhere(session, now)
         return Fixed(empty_response(204))
 
     # --- GET ---
 
     def get(self, headers: Headers, caller: Caller, now: float) -> Answer:
+        return self._knowing(headers, caller, now, lambda at: self._get(headers, caller, at), streams=True)
+
+    def _get(self, headers: Headers, caller: Caller, now: float) -> Answer:
         session = self._find(headers, caller, now)
         if isinstance(session, Fixed):
             return session

@@ -20,7 +20,7 @@ from kvmcp.core.http.shared_events import Head, event_key, head_key, read_head
 from kvmcp.core.http.streams import event_id, render
 from kvmcp.core.limits import Limits
 from kvmcp.core.subscriptions import Event
-from kvmcp.core.tasks import TaskId
+from kvmcp.core.task_states import TaskId
 
 _PAGE: Final = 16
 """Events that one load asks for: a client that comes back rarely lacks more, and 16 of the largest are 64 MiB."""

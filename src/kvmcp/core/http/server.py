@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from kvmcp.core import jsonrpc
 from kvmcp.core.commands import Command, Said, Ticket
@@ -14,7 +14,8 @@ from kvmcp.core.http.headers import Headers
 from kvmcp.core.http.interests import Interests
 from kvmcp.core.http.legacy_requests import LegacyRequests
 from kvmcp.core.http.messages import EVENTS, Request, empty_response
-from kvmcp.core.http.relays import Follow, Told, Written
+from kvmcp.core.http.relays import Follow, TaskAsked, TaskTold, Told, Written
+from kvmcp.core.http.remote_tasks import RemoteTasks
 from kvmcp.core.http.sessions import Sessions
 from kvmcp.core.http.shared import FIRST_TICKET as FIRST_SHARED_TICKET, Shared, SharedCommand
 from kvmcp.core.http.shared_events import SharedEvents
@@ -24,7 +25,8 @@ from kvmcp.core.plan import Caller
 from kvmcp.core.service import Service
 from kvmcp.core.session import ServerSession
 from kvmcp.core.subscriptions import Event
-from kvmcp.core.tasks import TaskId, Tasks
+from kvmcp.core.task_states import TaskId
+from kvmcp.core.tasks import Tasks
 from kvmcp.core.versions import MODERN
 
 _LISTEN: Final = "subscriptions/listen"
@@ -40,18 +42,26 @@ class HttpServer:
 
     An input to one exchange may give others something to do (a client's answer, a change): run what
     `take_woken` names, too. `events` remembers what a legacy client may ask for again. Where several processes
-    serve the same sessions (`replicated`), pass on what `take_relays` gives to all others.
+    serve the same sessions (`replicated`), pass on what `take_relays` gives to all others. `resumable` makes a
+    stream of every answer to a legacy call, so that a client whose connection breaks can come back for it.
     """
 
     def __init__(
-        self, service: Service, events: EventStore | None = None, *, replicated: bool = False
+        self,
+        service: Service,
+        events: EventStore | None = None,
+        *,
+        replicated: bool = False,
+        resumable: bool = False,
     ) -> None:
         self._service = service
         self._limits = service.limits
         self._shared = Shared(service.sealer, service.token()) if replicated else None
-        self._sessions = Sessions(service, events if events is not None else self._own_events())
-        self._legacy = LegacyRequests(service, self._sessions, self._shared)
-        self._tasks = Tasks(service, self._heard_of_task)
+        events = events if events is not None else self._own_events()
+        self._sessions = Sessions(service, events, self._shared)
+        self._legacy = LegacyRequests(service, self._sessions, self._shared, resumable=resumable)
+        self._remote_tasks = None if self._shared is None else RemoteTasks(service, self._shared)
+        self._tasks = Tasks(service, self._heard_of_task, self._remote_tasks)
         self._open: dict[HttpExchange, _Head] = {}
         self._woken: dict[HttpExchange, None] = {}
         self._streaming: set[HttpExchange] = set()
@@ -95,6 +105,11 @@ class HttpServer:
                 self._legacy.follow(relay, now)
             case Written():
                 self._legacy.written(relay)
+            case TaskAsked(id=id, answers=answers):
+                given = None if answers is None else {key: Raw(text) for key, text in answers.items()}
+                self._tasks.ask_for_other(id, given, now)
+            case TaskTold():
+                self._told_of_task(relay)
             case _:
                 pass
 
@@ -200,6 +215,10 @@ class HttpServer:
 
     def _modern(self, exchange: HttpExchange, asked: ModernRequest, caller: Caller, now: float) -> Answer:
         request = asked.request
+        if self._remote_tasks is not None:
+            elsewhere = self._remote_tasks.answer(self._tasks, request, asked.admitted, now)
+            if elsewhere is not None:
+                return elsewhere
         listens = request.method == _LISTEN
         if listens and self._is_full:
             return self._too_many_streams(request.id)
@@ -234,6 +253,14 @@ class HttpServer:
     def _heard_of_task(self, id: TaskId) -> None:
         for exchange in self._listening.of(id):
             exchange.note_task(id)
+
+    def _told_of_task(self, told: TaskTold) -> None:
+        """Another process has told of a task of its own."""
+        assert self._remote_tasks is not None, "relays come where there are other processes"
+        self._remote_tasks.told(told)
+        if self._listening.of(told.id):
+            self._tasks.note_elsewhere(told.id, told.state)
+            self._heard_of_task(told.id)
 
     def left(self, exchange: HttpExchange) -> None:
         """An exchange is over."""

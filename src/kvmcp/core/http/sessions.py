@@ -4,7 +4,10 @@ from typing import Final, Protocol
 
 from kvmcp.core.deadlines import Deadlines
 from kvmcp.core.http.interests import Interests
+from kvmcp.core.http.relays import ENDED, Told
 from kvmcp.core.http.session_ids import Opened, open_sealed, read_sealed, seal
+from kvmcp.core.http.shared import Shared
+from kvmcp.core.http.shared_sessions import SessionRecord, session_key, write_record
 from kvmcp.core.http.streams import EventStore, Stream
 from kvmcp.core.jsonrpc import ErrorResponse, Id, Response
 from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
@@ -43,6 +46,8 @@ class LegacySession:
         # "Only use capabilities that were successfully negotiated": a list that comes later is not told of.
         self.wishes.changes.lists.update(name for name in LIST_NAMES if service.catalog.offers(name))
         self.used = self.now = 0.0
+        self.is_read = False
+        """Whether what all processes keep of it (`SessionRecord`) is known here; where there is one, nobody asks."""
         self.calls: dict[Call, None] = {}
         self.streams: dict[str, Stream] = {}
         """Streams to which something may still be written, the one opened by GET among them."""
@@ -73,8 +78,9 @@ class LegacySession:
 class Sessions:
     """The sessions of this process, bounded; those used last are kept."""
 
-    def __init__(self, service: Service, store: EventStore) -> None:
+    def __init__(self, service: Service, store: EventStore, shared: Shared | None = None) -> None:
         self._service = service
+        self._shared = shared
         self._limits = service.limits
         self.store = store
         self._live: dict[str, LegacySession] = {}
@@ -112,6 +118,30 @@ class Sessions:
         """The session of an id if this process has to do with it."""
         return self._live.get(id)
 
+    def is_unread(self, id: str, caller: Caller, now: float) -> bool:
+        """Whether there may be more to know of a session of the caller's than this process does."""
+        session = self._live.get(id)
+        if self._shared is None or (session is not None and session.is_read) or id in self._ended:
+            return False
+        return open_sealed(self._service, id, caller, now) is not None
+
+    def restore(self, id: str, record: SessionRecord, now: float) -> None:
+        """What all processes keep of a session has been read."""
+        session = self.adopt(id, now)
+        if session is None or session.is_read:
+            return
+        session.is_read = True
+        if record.ended:
+            self.end(session)
+            return
+        wishes = session.wishes
+        if wishes.log_level == DEFAULT_LOG_LEVEL:
+            wishes.log_level = record.level
+        for uri in set(record.uris) - wishes.changes.uris:
+            wishes.changes.watch(uri)
+            wishes.changes.note(ResourceUpdated(uri))  # Nobody here knows what has changed meanwhile.
+        self.note_wishes(session, now)
+
     def adopt(self, id: str, now: float) -> LegacySession | None:
         """The session of an id that another process has checked; None where it is over."""
         opened = read_sealed(self._service, id, now)
@@ -124,17 +154,33 @@ class Sessions:
 
     def _remember(self, id: str, opened: Opened) -> LegacySession:
         session = self._live[id] = LegacySession(id, opened, self._service)
-        self.note_wishes(session)
+        self._by_list.set(session, session.wishes.changes.lists)
         return session
 
-    def note_wishes(self, session: LegacySession) -> None:
+    def note_wishes(self, session: LegacySession, now: float) -> None:
         """What a session wants to hear of may have changed; those that want most go where all want too much."""
         if self._live.get(session.id) is not session:
             return
-        self._by_list.set(session, session.wishes.changes.lists)
         self._by_uri.set(session, session.wishes.changes.uris)
         while self._by_uri.size > self._limits.watched_resources:
-            self.end(max(self._live.values(), key=_watched))
+            self.end_everywhere(max(self._live.values(), key=_watched), now)
+
+    def record(self, session: LegacySession, now: float, *, ended: bool = False) -> None:
+        """Let all processes know, also those that begin later, what a session's client wants, or that it is over."""
+        if self._shared is not None:
+            wishes = session.wishes
+            record = SessionRecord(wishes.log_level, tuple(wishes.changes.uris), ended)
+            if ended:
+                record = SessionRecord(ended=True)
+            left = max(session.opened.expires - now, 1.0)
+            self._shared.keep(session_key(session.id), write_record(record), left)
+
+    def end_everywhere(self, session: LegacySession, now: float) -> None:
+        """The client, or we, want no more of it, wherever it is served."""
+        self.end(session)
+        self.record(session, now, ended=True)
+        if self._shared is not None:
+            self._shared.tell(Told(session.id, ENDED))
 
     def _touch(self, session: LegacySession, now: float) -> None:
         """Sessions stand in order of their last use."""
@@ -143,7 +189,7 @@ class Sessions:
         self._live[session.id] = session
 
     def end(self, session: LegacySession) -> None:
-        """The client, or we, want no more of it. Its calls go on, as nothing cancels them."""
+        """No more of it here. Its calls go on, as nothing cancels them."""
         self._drop(session)
         if session.standalone is not None:
             session.standalone.end()
@@ -182,8 +228,11 @@ class Sessions:
                 self._forget(session)
 
     def _forget(self, session: LegacySession) -> None:
-        """What the client relies on must not vanish silently: it is told 404, and initializes again."""
-        if session.is_configured:
+        """What the client relies on must not vanish silently: it is told 404, and initializes again.
+
+        What all processes keep is read again when it comes back.
+        """
+        if session.is_configured and not session.is_read:
             self.end(session)
         else:
             self._drop(session)

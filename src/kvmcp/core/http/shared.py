@@ -8,6 +8,7 @@ value of a store is.
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias, cast
 
+import msgspec
 from msgspec import Struct
 
 from kvmcp.core.commands import BatchFailed, Ticket
@@ -20,6 +21,15 @@ FIRST_TICKET: Final[Ticket] = 1 << 41
 
 _PREFIX: Final = "k1."
 """With the version of the form, as in `relays`."""
+
+
+class _Record(Struct, frozen=True, array_like=True):
+    key: str
+    payload: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Record).decode
 
 
 class KeepRecord(Struct, frozen=True, gc=False):
@@ -72,7 +82,7 @@ class Shared:
 
     def keep(self, key: str, payload: bytes, seconds: float) -> None:
         """Remember `payload` for all processes. Of several in one turn only the last is written."""
-        text = self._sealer.sign(f"{_PREFIX}{key}.", payload)
+        text = self._sealer.sign(_PREFIX, _encode(_Record(key, payload)))
         self._dropped.pop(key, None)
         self._kept.pop(key, None)  # To the end: records are written in the order of their last change.
         self._kept[key] = KeepRecord(key, b'"%b"' % text.encode(), seconds)
@@ -117,7 +127,14 @@ class Shared:
         """The payload; None where there is no record, or none of ours."""
         if value is None or not (value.isascii() and value.startswith(b'"') and value.endswith(b'"')):
             return None
-        return self._sealer.verify(f"{_PREFIX}{key}.", value[1:-1].decode())
+        payload = self._sealer.verify(_PREFIX, value[1:-1].decode())
+        if payload is None:
+            return None
+        try:
+            record = _decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None  # Of another version of this server.
+        return record.payload if record.key == key else None
 
     # --- relays ---
 
