@@ -37,9 +37,10 @@ from kvmcp.core.errors import INVALID_PARAMS, RpcError
 from kvmcp.core.plan import AskBackend, Caller, Context, Plan
 from kvmcp.core.wire.common import ClientCapabilities
 from kvmcp.tools import completion
+from kvmcp.tools.listing import list_page
 from kvmcp.tools.namespaces import NamespaceSource, parse_source
 from kvmcp.tools.prompts import PROMPTS
-from kvmcp.tools.resources import RESOURCES, list_page
+from kvmcp.tools.resources import RESOURCES
 
 CATALOG = Catalog(*RESOURCES, *PROMPTS)
 ALICE = Caller("alice", "", frozenset({"read"}))

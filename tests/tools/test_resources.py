@@ -32,7 +32,9 @@ from kvmcp.core.errors import INVALID_PARAMS, RESOURCE_NOT_FOUND
 from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Fail, Plan
 from kvmcp.core.wire.common import ReadResult, ResourceLink, ResourcePage
 from kvmcp.tools import uris
-from kvmcp.tools.resources import LAST_MESSAGES, RESOURCES, contents, list_page
+from kvmcp.tools.documents import LAST_MESSAGES, contents
+from kvmcp.tools.listing import list_page
+from kvmcp.tools.resources import RESOURCES
 from tests.tools.store import CONTEXT, SPACE, Store
 
 CATALOG = Catalog(*RESOURCES)
@@ -238,7 +240,7 @@ def test_stats_count_what_there_is_in_the_namespace() -> None:
 
 
 def test_many_names_are_counted_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvmcp.tools.resources.STATS_NAMES", 10)
+    monkeypatch.setattr("kvmcp.tools.documents.STATS_NAMES", 10)
     store = Store()
     store.do(*(Set(SPACE.key(f"k{number}"), b"1") for number in range(300)))
     assert document(store, "kv://acme/stats")["keys"] == {"count": 100, "complete": False}

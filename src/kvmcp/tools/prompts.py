@@ -40,7 +40,7 @@ from kvmcp.core.wire.common import (
     TextContent,
 )
 from kvmcp.tools import completion, uris
-from kvmcp.tools.resources import (
+from kvmcp.tools.documents import (
     JSON,
     ask_session,
     channel_document,
