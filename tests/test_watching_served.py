@@ -179,6 +179,19 @@ async def test_a_subscriber_is_answered_although_the_store_is_away(
         await client.subscribe("kv://acme/keys/a")
 
 
+async def test_a_connection_that_is_cancelled_leaves_nothing_watched() -> None:
+    server = make("memory://")
+    transport = MemoryTransport(piece=4096, most=4096)
+    async with server.running(), anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, transport)
+        await Client(transport, "modern").subscribe("kv://acme/keys/a")
+        watched = server.service().watched
+        assert list(watched) == ["kv://acme/keys/a"]
+        tasks.cancel_scope.cancel()
+    assert len(watched) == 0
+    transport.close()
+
+
 # --- namespaces from the caller ---
 
 
