@@ -94,7 +94,8 @@ class Tasks:
     def create(self, asked: Exchange, job: object, now: float) -> bytes | None:
         """Start a job as a task; gives the answer to the request, None where there are too many tasks."""
         self._exchanges.now = now
-        if not self._make_room(asked.context.caller.principal, now):
+        caller = asked.context.caller
+        if not self._make_room(caller.identity if caller.principal else "", now):
             return None
         id = task_ids.seal(self._service, asked.context.caller, now)
         work = Exchange(
