@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 from kvmcp import __version__
 from kvmcp.backends.base import Backend
 from kvmcp.backends.memory import MemoryBackend
-from kvmcp.config import Settings
+from kvmcp.config import ConfigError, Settings
 from kvmcp.core.catalog import Tool
 from kvmcp.core.limits import Limits
 from kvmcp.core.projection import definition
@@ -26,14 +26,18 @@ from kvmcp.core.wire.params import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VE
 from kvmcp.io.stdio import fill_standard_descriptors
 from kvmcp.logs import configure
 from kvmcp.server import Server
+from kvmcp.tools import surface
 from kvmcp.tools.definition import Environment
 from kvmcp.tools.instructions import instructions
-from kvmcp.tools.surface import Selection, build_tools
+from kvmcp.tools.namespaces import parse_source
+from kvmcp.tools.prompts import PROMPTS
+from kvmcp.tools.resources import RESOURCES
+from kvmcp.tools.surface import Selection, UnknownName, build_tools
 
 logger = logging.getLogger("kvmcp.server")
 
 
-class StartError(Exception):
+class StartError(ConfigError):
     """It cannot be served as the settings say. The message is one line for the user."""
 
 
@@ -54,8 +58,9 @@ def from_settings(settings: Settings) -> Server:
         title="Key-value state for agents",
         instructions=instructions({tool.name for tool in tools}, shared=shared),
         backend=open_backend(settings),
-        items=tools,
+        items=[*tools, *RESOURCES, *PROMPTS],
         namespace=settings.namespace,
+        namespace_from=None if settings.namespace_from is None else parse_source(settings.namespace_from),
         limits=Limits(shutdown_grace=settings.shutdown_grace),
         state_key=settings.state_key,
     )
@@ -95,6 +100,9 @@ def serve(settings: Settings) -> int:
     """`kvmcp serve`: runs until the client has gone or a signal comes; the exit status. Raises StartError."""
     fill_standard_descriptors()
     configure(settings.log_level, settings.log_format)
+    source = None if settings.namespace_from is None else parse_source(settings.namespace_from)
+    if source is not None and (fault := source.fault_with(settings.transport)) is not None:
+        raise StartError(fault)
     server = from_settings(settings)
     if settings.transport != ("stdio",):
         from kvmcp.network import serve_network  # HTTP is heavy, and most servers have one client, at a pipe.
@@ -138,7 +146,24 @@ def tool_definitions(settings: Settings) -> list[bytes]:
 
 
 def _tools(settings: Settings) -> list[Tool]:
-    return build_tools(Selection(settings.tools), Environment(secrets.token_hex, time.time))
+    environment = Environment(
+        secrets.token_hex,
+        time.time,
+        max_result_chars=settings.max_result_chars,
+        confirm_destructive=settings.confirm_destructive,
+    )
+    selection = Selection(
+        settings.tools, settings.allow_tool or (), settings.deny_tool or (), settings.read_only
+    )
+    try:
+        return build_tools(selection, environment)
+    except UnknownName as error:
+        raise StartError(f"{error}; see kvmcp tools") from None
+
+
+def exported_schemas(settings: Settings) -> list[tuple[str, str]]:
+    """File name and JSON text of every offered tool's input and output schema."""
+    return surface.exported_schemas(_tools(settings))
 
 
 class _CallResult(Struct, rename="camel"):
@@ -174,9 +199,10 @@ class _OneCall:
 def call_tool(settings: Settings, name: str, arguments: bytes) -> ToolResult:
     """Call a tool as a client would, in this process. `arguments` is the JSON text of an object.
 
-    Raises UnknownTool, and Refused where the server answered with a protocol error.
+    It is the operator's call, so it is about `namespace` whatever clients would have to name. Raises UnknownTool, and
+    Refused where the server answered with a protocol error.
     """
-    server = from_settings(settings)
+    server = from_settings(msgspec.structs.replace(settings, namespace_from=None))
     if server.catalog.tool(name) is None:
         raise UnknownTool(name)
     transport = _OneCall(_call_message(name, arguments))

@@ -99,10 +99,14 @@ def client_command(sdk: str) -> list[str | Path]:
     if sdk.startswith("typescript"):
         require_node()
         return [NODE, NODE_TOOLS / f"{sdk}_conversation.mjs"]
+    return [sdk_python(sdk), HERE / f"{sdk}_conversation.py"]
+
+
+def sdk_python(sdk: str) -> Path:
     python = CHECKOUT / ".venvs" / sdk / "bin" / "python"
     if not python.exists():
         pytest.skip(f"no {python.relative_to(CHECKOUT)}: make .venvs/{sdk}/.stamp")
-    return [python, HERE / f"{sdk}_conversation.py"]
+    return python
 
 
 def serve_command(loop: str) -> list[str]:

@@ -152,6 +152,8 @@ class Exchanges:
         self.asking: Asking
         self.start_task: Callable[[Exchange, object], None]
         """What becomes of a job that is to run as a task (`Exchange.as_task`)."""
+        self.held_is_ready: Callable[[Exchange], None]
+        """What becomes of a request that is held, once its job has ended."""
         self.commands: list[Command] = []
         self.deadlines: Deadlines[Ticket] = Deadlines()
         self.now = 0.0
@@ -168,14 +170,20 @@ class Exchanges:
 
     # --- beginning and going on ---
 
-    def hold(self, exchange: Exchange) -> bool:
-        """Keep a request open that ends from outside (a listen); False where it was refused."""
+    def hold(self, exchange: Exchange, job: object | None = None) -> bool:
+        """Keep a request open that ends from outside (a listen); False where it was refused.
+
+        With a job `held_is_ready` is called when that has ended, however.
+        """
         if not self._has_room(exchange):
             return False
         exchange.phase = Phase.HELD
         exchange.ticket = self.mint()
         self._slow[exchange.ticket] = exchange
         self.open[exchange.id] = exchange
+        if job is not None:
+            exchange.job = True
+            self.commands.append(StartWork(exchange.ticket, job))
         return True
 
     def begin(self, exchange: Exchange, handler: Callable[..., Plan], *arguments: object) -> None:
@@ -311,7 +319,9 @@ class Exchanges:
             return  # Stopped: cancelled, too late, or the session is over.
         exchange.job = False
         self._drop_work(exchange)
-        if isinstance(outcome, WorkDone):
+        if exchange.phase is Phase.HELD:
+            self.held_is_ready(exchange)
+        elif isinstance(outcome, WorkDone):
             self.answer(exchange, outcome.result)
         elif isinstance(outcome.error, ToolError):
             self.fail(exchange, outcome.error)

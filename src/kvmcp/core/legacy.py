@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from kvmcp.core import jsonrpc, projection
-from kvmcp.core.catalog import Catalog, Item, ListKind
+from kvmcp.core.catalog import Catalog, Listed, ListKind
 from kvmcp.core.errors import INVALID_PARAMS, RpcError
 from kvmcp.core.jsonrpc import Id
 from kvmcp.core.plan import ToolError, error_result
@@ -17,6 +17,7 @@ from kvmcp.core.subscriptions import Event, ListChanged
 from kvmcp.core.versions import LegacyVersion
 from kvmcp.core.wire.common import (
     ClientRequest,
+    Done,
     Implementation,
     LogLevel,
     Result,
@@ -64,9 +65,14 @@ class LegacyDialect:
     def render(self, id: Id, result: Result) -> bytes:
         if isinstance(result, ToolResult):
             return self._tool_result(id, result)
+        if isinstance(result, Done):
+            return jsonrpc.response(id, b"{}")
         return jsonrpc.response(id, projection.result_body(result, self.version))
 
-    def list_result(self, kind: ListKind, items: list[Item], next_cursor: str | None) -> bytes:
+    def list_result(
+        self, kind: ListKind, items: list[Listed], next_cursor: str | None, *, public: bool = True
+    ) -> bytes:
+        """`public` is for the era that says how a result may be kept."""
         listed = projection.definitions(items, self.version)
         cursor = b"" if next_cursor is None else b',"nextCursor":%b' % _encode(next_cursor)
         return b"{%b:%b%b}" % (projection.LIST_MEMBER[kind], listed, cursor)

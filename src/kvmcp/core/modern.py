@@ -10,18 +10,19 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from kvmcp.core import jsonrpc, projection
-from kvmcp.core.catalog import Catalog, Item, ListKind
+from kvmcp.core.catalog import Catalog, Listed, ListKind
 from kvmcp.core.errors import INVALID_PARAMS, RESOURCE_NOT_FOUND, UNSUPPORTED_VERSION, RpcError
 from kvmcp.core.jsonrpc import Id
 from kvmcp.core.plan import Caller, Context, ToolError, error_result
+from kvmcp.core.projection import Plain
 from kvmcp.core.subscriptions import Event, ListChanged
 from kvmcp.core.versions import LATEST_MODERN, MODERN
 from kvmcp.core.wire.common import (
     ClientRequest,
-    CompletionResult,
+    Done,
     Implementation,
-    PromptResult,
     ReadResult,
+    ResourcePage,
     Result,
     ToolResult,
 )
@@ -128,13 +129,17 @@ class ModernDialect:
     def render(self, id: Id, result: Result) -> bytes:
         if isinstance(result, ToolResult):
             return self._tool_result(id, result)
+        if isinstance(result, Done):
+            return self.done(id)
         return jsonrpc.response(id, self._result(result))
 
-    def list_result(self, kind: ListKind, items: list[Item], next_cursor: str | None) -> bytes:
+    def list_result(
+        self, kind: ListKind, items: list[Listed], next_cursor: str | None, *, public: bool = True
+    ) -> bytes:
         listed = projection.definitions(items, self.version)
         cursor = b"" if next_cursor is None else b',"nextCursor":%b' % _encode(next_cursor)
         body = b"{%b:%b%b}" % (projection.LIST_MEMBER[kind], listed, cursor)
-        return self._complete(body, LIST_TTL_MS, public=True)
+        return self._complete(body, LIST_TTL_MS, public)
 
     def input_required(self, id: Id, requests: Mapping[str, ClientRequest], state: str) -> bytes:
         asked = {key: asked_of_client(request) for key, request in requests.items()}
@@ -160,11 +165,15 @@ class ModernDialect:
         own = bytes(meta)[1:-1].strip()
         return self._meta[:-1] + b"," + own + b"}" if own else self._meta
 
-    def _result(self, result: ReadResult | PromptResult | CompletionResult) -> bytes:
+    def _result(self, result: Plain) -> bytes:
         body = projection.result_body(result, self.version)
-        if isinstance(result, ReadResult):
-            return self._complete(body, result.ttl_ms, result.public)
-        return self._complete(body)
+        match result:
+            case ReadResult():
+                return self._complete(body, result.ttl_ms, result.public)
+            case ResourcePage():
+                return self._complete(body, result.ttl_ms)
+            case _:
+                return self._complete(body)
 
     def _complete(self, body: bytes, ttl_ms: int | None = None, public: bool = False) -> bytes:
         """`body`, a JSON object that is not empty, with what every modern result says besides."""

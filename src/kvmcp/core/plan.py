@@ -37,6 +37,11 @@ class Caller(Struct, frozen=True):
     namespace: str = "default"
     scopes: frozenset[str] = frozenset()
 
+    @property
+    def identity(self) -> str:
+        """Equal for two requests where one may go on with what the other began: same namespace, same principal."""
+        return f"{self.namespace}/{self.principal}"  # No namespace has a slash in it.
+
 
 class Context(Struct, frozen=True):
     """What a handler may know of its request besides the arguments."""
