@@ -18,10 +18,10 @@ from kvmcp.server import Server
 from kvmcp.tools.namespaces import parse_source
 from kvmcp.tools.prompts import PROMPTS
 from kvmcp.tools.resources import RESOURCES
-from kvmcp.tools.surface import TOOL_SETS
 from tests.backends.redis.servers import RedisServer
 from tests.io.http.support import ACCEPTS, Mcp, connected, legacy, listening, modern, modern_headers
 from tests.io.support import MODERN_META, MemoryTransport, call, initialize, serving as serving_stream
+from tests.tools.support import redis_tools
 
 pytestmark = [
     pytest.mark.anyio,
@@ -51,7 +51,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 def make(url: str, **options: Any) -> Server:
     backend = None if url == "memory://" else open_backend(url)
-    items: tuple[Item, ...] = (*TOOL_SETS["redis"], *RESOURCES, *PROMPTS)
+    items: tuple[Item, ...] = (*redis_tools(), *RESOURCES, *PROMPTS)
     given = {"namespace": "acme", "limits": Limits(shutdown_grace=1.0), "state_key": b"k" * 32, **options}
     return Server("kvmcp-test", backend=backend, items=items, **given)
 
@@ -153,14 +153,20 @@ async def test_what_nobody_asked_for_is_not_told(url: str, era: str) -> None:
 
 
 @each_era
-async def test_an_expiry_and_another_program_are_told(redis: RedisServer, era: str) -> None:
-    async with two_servers(f"redis://127.0.0.1:{redis.port}") as (one, other), client_of(one, era) as client:
+async def test_an_expiry_is_told(url: str, era: str) -> None:
+    async with two_servers(url) as (one, other), client_of(one, era) as client:
         await client.subscribe("kv://acme/keys/a")
         await do(other, Set(ACME.key("a"), b"1", 50))
         for _ in ("written", "expired"):
             assert await client.updated() == "kv://acme/keys/a"
         gone = await client.ask("resources/read", uri="kv://acme/keys/a")
         assert gone["error"]["code"] == (-32002 if era == "legacy" else -32602)
+
+
+@each_era
+async def test_what_another_program_does_is_told(redis: RedisServer, era: str) -> None:
+    async with two_servers(f"redis://127.0.0.1:{redis.port}") as (one, _), client_of(one, era) as client:
+        await client.subscribe("kv://acme/keys/a")
         async with await anyio.connect_tcp("127.0.0.1", redis.port) as foreign:
             await foreign.send(b"SELECT 1\r\nSET kvmcp:{acme}:k:a not-json\r\n")
             assert await client.updated() == "kv://acme/keys/a"
@@ -205,7 +211,7 @@ async def test_meta_names_the_namespace() -> None:
                 ("other", {"found": True, "value": "of other"}),
             ):
                 transport.say(call(tenant, "redis_get", {**MODERN_META, "tenant": tenant}, key="a"))
-                assert (await transport.hear())["result"]["structuredContent"] == found
+                assert (await transport.hear())["result"]["structuredContent"].get("value") == found
             for bad in ({}, {"tenant": "a}b"}, {"tenant": 7}):
                 transport.say(call("bad", "redis_get", {**MODERN_META, **bad}, key="a"))
                 refused = (await transport.hear())["error"]

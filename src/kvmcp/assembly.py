@@ -3,10 +3,11 @@
 import gc
 import logging
 import os
+import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import anyio
 import msgspec
@@ -16,6 +17,7 @@ from kvmcp import __version__
 from kvmcp.backends.base import Backend
 from kvmcp.backends.memory import MemoryBackend
 from kvmcp.config import Settings
+from kvmcp.core.catalog import Tool
 from kvmcp.core.limits import Limits
 from kvmcp.core.projection import definition
 from kvmcp.core.versions import LATEST_MODERN
@@ -24,21 +26,14 @@ from kvmcp.core.wire.params import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VE
 from kvmcp.io.stdio import fill_standard_descriptors
 from kvmcp.logs import configure
 from kvmcp.server import Server
+from kvmcp.tools.definition import Environment
+from kvmcp.tools.instructions import instructions
 from kvmcp.tools.namespaces import parse_source
 from kvmcp.tools.prompts import PROMPTS
 from kvmcp.tools.resources import RESOURCES
-from kvmcp.tools.surface import TOOL_SETS
+from kvmcp.tools.surface import Selection, build_tools
 
 logger = logging.getLogger("kvmcp.server")
-
-SHARED: Final = "A key-value store that is shared with other agents and outlives this conversation."
-PRIVATE: Final = (
-    "A key-value store of this server process: nobody else sees it, and it ends with the process."
-)
-INSTRUCTIONS: Final = (
-    "Keys are UTF-8 strings, values are any JSON. A missing key is an answer (found: false), not an error. "
-    "Errors carry a code and say whether trying again can help; after UNKNOWN_OUTCOME read first."
-)
 
 
 class StartError(Exception):
@@ -55,13 +50,14 @@ class Refused(Exception):
 
 def from_settings(settings: Settings) -> Server:
     """The server that the settings describe."""
-    shared = PRIVATE if settings.backend.startswith("memory:") else SHARED
+    tools = _tools(settings)
+    shared = not settings.backend.startswith("memory:")
     return Server(
         version=__version__,
         title="Key-value state for agents",
-        instructions=f"{shared} {INSTRUCTIONS}",
+        instructions=instructions({tool.name for tool in tools}, shared=shared),
         backend=open_backend(settings),
-        items=[*(tool for name in settings.tools for tool in TOOL_SETS[name]), *RESOURCES, *PROMPTS],
+        items=[*tools, *RESOURCES, *PROMPTS],
         namespace=settings.namespace,
         namespace_from=None if settings.namespace_from is None else parse_source(settings.namespace_from),
         limits=Limits(shutdown_grace=settings.shutdown_grace),
@@ -145,8 +141,11 @@ def _run(settings: Settings, main: Callable[[], Awaitable[ResultT]]) -> ResultT:
 def tool_definitions(settings: Settings) -> list[bytes]:
     """What `tools/list` shows in the newest revision, each as JSON text."""
     encode = msgspec.json.Encoder().encode
-    tools = [tool for name in settings.tools for tool in TOOL_SETS[name]]
-    return [encode(definition(tool, LATEST_MODERN)) for tool in tools if tool.listed]
+    return [encode(definition(tool, LATEST_MODERN)) for tool in _tools(settings) if tool.listed]
+
+
+def _tools(settings: Settings) -> list[Tool]:
+    return build_tools(Selection(settings.tools), Environment(secrets.token_hex, time.time))
 
 
 class _CallResult(Struct, rename="camel"):

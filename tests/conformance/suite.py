@@ -77,7 +77,15 @@ def fixture_server(loop: str, log: Path) -> Iterator[str]:
 
 def run_suite(url: str, revision: str, folder: Path) -> Run:
     """Run a whole requirement set; nothing is expected to fail."""
-    command = [NODE, SUITE / "dist" / "index.js", "server", "--url", url, "--requirements", revision]
+    command: list[str | Path] = [
+        NODE,
+        SUITE / "dist" / "index.js",
+        "server",
+        "--url",
+        url,
+        "--requirements",
+        revision,
+    ]
     done = subprocess.run(
         [*command, "-o", folder],
         env=environment(),

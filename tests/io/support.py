@@ -15,8 +15,8 @@ from kvmcp.backends.memory import MemoryBackend
 from kvmcp.backends.ops import Event, NsKey
 from kvmcp.core.limits import Limits
 from kvmcp.server import Server
-from kvmcp.tools.surface import TOOL_SETS
 from tests.schema import validate_server_message
+from tests.tools.support import redis_tools
 
 MODERN_META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -164,7 +164,7 @@ class NoArguments(Struct, forbid_unknown_fields=True):
 
 def make_server(backend: Any = None, **limits: Any) -> Server:
     return Server(
-        "kvmcp-test", backend=backend, items=TOOL_SETS["redis"], limits=Limits(**limits), state_key=b"k" * 32
+        "kvmcp-test", backend=backend, items=redis_tools(), limits=Limits(**limits), state_key=b"k" * 32
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.strangers.test_sdk_clients import CHECKOUT, CLIENTS, LOOPS, sdk_python, serve_command
+from tests.strangers.test_sdk_clients import CHECKOUT, CLIENTS, LOOPS, ON_STDIO, client_command, serve_command
 
 HERE = Path(__file__).parent
 
@@ -32,13 +32,17 @@ JOB = {
 }
 
 
-@pytest.fixture(scope="module", params=CLIENTS.values(), ids=list(CLIENTS))
+STDIO_CLIENTS = list(dict.fromkeys(client for client, _, _ in ON_STDIO))
+
+
+@pytest.fixture(scope="module", params=STDIO_CLIENTS)
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What one client saw; the servers of the two loops take turns."""
-    sdk, mode, _ = request.param
-    loop = LOOPS[list(CLIENTS.values()).index(request.param) % len(LOOPS)]
+    sdk, mode, _ = CLIENTS[request.param]
+    loop = LOOPS[STDIO_CLIENTS.index(request.param) % len(LOOPS)]
+    python, _ = client_command(sdk)
     run = subprocess.run(
-        [sdk_python(sdk), HERE / f"{sdk}_resources.py"],
+        [python, HERE / f"{sdk}_resources.py"],
         # The SDK hands no environment on; this checkout is to be served, not whichever is installed.
         input=json.dumps(
             {**JOB, "command": ["env", f"PYTHONPATH={CHECKOUT / 'src'}", *serve_command(loop)], "mode": mode}

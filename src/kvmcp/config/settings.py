@@ -32,7 +32,7 @@ from kvmcp.config.kinds import (
 
 PREFIX: Final = "KVMCP_"
 Loop: TypeAlias = Literal["asyncio", "trio", "uvloop"]
-ToolSet: TypeAlias = Literal["redis"]
+ToolSet: TypeAlias = Literal["redis", "simple_kv"]
 """The names of `kvmcp.tools.surface.TOOL_SETS`; not imported, to keep the start fast. A test compares."""
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["text", "json"]

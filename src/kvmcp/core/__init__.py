@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Plan,
         Start,
         ToolError,
+        WatchUntil,
         resource_not_found,
         tool_error,
     )
@@ -153,6 +154,7 @@ __all__ = [
     "ToolResult",
     "UriTemplate",
     "Watch",
+    "WatchUntil",
     "Watched",
     "WorkDone",
     "WorkFailed",
@@ -191,7 +193,7 @@ _HOME = {
     **dict.fromkeys(
         (
             "Answer", "AskBackend", "AskClient", "Caller", "Context", "Fail", "Plan", "Start", "ToolError",
-            "resource_not_found", "tool_error",
+            "WatchUntil", "resource_not_found", "tool_error",
         ),
         "plan",
     ),

@@ -46,6 +46,7 @@ from kvmcp.core.plan import (
     Plan,
     Start,
     ToolError,
+    WatchUntil,
     error_result,
 )
 from kvmcp.core.service import Dialect
@@ -108,6 +109,8 @@ class Exchange(Struct):
     """Of its job or of its wait for the client; 0 while there is neither."""
     job: bool = False
     """Whether a job runs for it, also while that waits for the client."""
+    only_looks: bool = False
+    """Whether that job cannot have changed anything."""
     questions: Questions | None = None
     """What the client is asked; None for the many that ask nothing."""
     progress: float = float("-inf")
@@ -248,6 +251,7 @@ class Exchanges:
             return
         exchange.phase = Phase.WORKING
         exchange.job = True
+        exchange.only_looks = isinstance(plan.job, WatchUntil) and not plan.job.writes
         self.open[exchange.id] = exchange
         self._wait_slowly(exchange, self._limits.work_timeout)
         self.commands.append(StartWork(exchange.ticket, plan.job))
@@ -446,7 +450,7 @@ class Exchanges:
 
     def give_up(self, exchange: Exchange, reason: str) -> None:
         """Settle without an outcome: honest about a change that may have happened."""
-        if exchange.job or exchange.writes:
+        if exchange.writes or (exchange.job and not exchange.only_looks):
             text = f"{reason}; the change may have happened: look before you try again"
             problem = ToolError(UNKNOWN_OUTCOME, text)
         else:

@@ -71,6 +71,10 @@ class _Hostile(Exception):
     """The peer does what no client needs."""
 
 
+class _Unsendable(Exception):
+    """Hypercorn, or a library below it, could not write: mostly for what the peer had sent."""
+
+
 class _Config(Config):
     """Hypercorn's settings. The date is rendered once a second: it is a third of rendering a head."""
 
@@ -183,14 +187,11 @@ class _Inbox:
 class _Tasks:
     """Hypercorn's task group: the tasks of one connection."""
 
-    def __init__(self, app: App, tasks: TaskGroup, max_resets: int, finished: Callable[[], None]) -> None:
+    def __init__(self, app: App, tasks: TaskGroup, max_resets: int) -> None:
         self._app = app
         self._tasks = tasks
         self._max_resets = max_resets
-        self._finished = finished
         self._resets = 0
-        self.running = 0
-        """Requests that the application works on."""
 
     async def spawn_app(
         self, app: object, config: Config, scope: Message, send: Callable[[Any], Awaitable[None]]
@@ -198,7 +199,6 @@ class _Tasks:
         if self._resets > self._max_resets:
             raise _Hostile(f"{self._resets} requests broken off")
         inbox = _Inbox(self._reset)
-        self.running += 1
         self._tasks.start_soon(self._run_app, scope, inbox, send)
         return inbox.put
 
@@ -209,21 +209,24 @@ class _Tasks:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 inbox.answered = True
-            await send(message)
+            try:
+                await send(message)
+            except Exception as error:
+                raise _Unsendable from error
 
         try:
             if _is_ambiguous(scope):
                 await _refuse(answer)
             else:
                 await self._app(scope, inbox.get, answer)
+        except _Unsendable as error:
+            logger.warning("a response could not be sent: %s", _first(error.__cause__ or error))
         except Exception:
             logger.exception("the application failed")
         finally:
             inbox.close()
         with suppress(Exception):  # The connection may be past sending anything.
             await send(None)
-        self.running -= 1
-        self._finished()
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         self._tasks.start_soon(function, *args)
@@ -261,7 +264,6 @@ class Connection:
         self._scope = anyio.CancelScope()
         self._reading = anyio.CancelScope()
         self._protocol: ProtocolWrapper
-        self._tasks: _Tasks
         self._unsent = bytearray()
         self._wanted = anyio.Event()
         self._drained = anyio.Event()
@@ -278,44 +280,44 @@ class Connection:
     async def run(self) -> None:
         server = self._server
         server.connections.add(self)
-        self.deadline = anyio.current_time() + self._server.limits.idle_timeout
+        self.deadline = anyio.current_time() + server.limits.idle_timeout
         try:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
-                    await self._serve(tasks)
+                    tasks.start_soon(self._write)
+                    await self._serve()
+                    self._finishing, self.deadline = True, math.inf
+                    self._wake_writer()  # It ends the connection when all is written.
         except Exception as error:  # noqa: BLE001  # peers cause it, so no traceback for each
             # Nothing of one connection may reach another.
             logger.warning("a connection failed and was closed: %s", _first(error))
         finally:
             server.connections.discard(self)
 
-    async def _serve(self, tasks: TaskGroup) -> None:
-        self._tasks = _Tasks(self._server.app, tasks, self._server.limits.resets, self._wake_writer)
-        self._protocol = ProtocolWrapper(
-            cast(Any, self._server.app),
-            self._server.config,
-            cast(Any, self._server.context),
-            cast(Any, self._tasks),
-            ConnectionState({}),
-            *self._peers,
-            self._send,
-            self._alpn,
-        )
-        tasks.start_soon(self._write)
-        with self._reading:
-            try:
-                await self._protocol.initiate()
-                await self._read()
-            except Exception as error:  # noqa: BLE001  # peers cause it, so no traceback for each
-                # A parser's bug, or ours. It ends this connection alone, and what it had begun.
-                logger.warning("a request broke the parser: %s", _first(error))
-                if not self._answered:
-                    self._unsent += _BAD_REQUEST
-        with suppress(Exception):  # Nothing more comes: requests that run are told.
-            await self._protocol.handle(Closed())
-        self._finishing, self.deadline = True, math.inf
-        self._wake_writer()
-        await anyio.sleep_forever()  # The writer ends the connection, when all is written.
+    async def _serve(self) -> None:
+        """Read and answer, until the peer's end or ours. What still runs then has nobody to answer to."""
+        async with anyio.create_task_group() as tasks:
+            self._protocol = ProtocolWrapper(
+                cast(Any, self._server.app),
+                self._server.config,
+                cast(Any, self._server.context),
+                cast(Any, _Tasks(self._server.app, tasks, self._server.limits.resets)),
+                ConnectionState({}),
+                *self._peers,
+                self._send,
+                self._alpn,
+            )
+            with self._reading:
+                try:
+                    await self._protocol.initiate()
+                    await self._read()
+                except Exception as error:  # noqa: BLE001  # peers cause it, so no traceback for each
+                    # A parser's bug, or ours. It ends this connection alone, and what it had begun.
+                    logger.warning("a request broke the parser: %s", _first(error))
+                    if not self._answered:
+                        self._unsent += _BAD_REQUEST
+            # Not told but cancelled: Hypercorn lets an HTTP/2 request wait for ever for a connection that is gone.
+            tasks.cancel_scope.cancel()
 
     async def _read(self) -> None:
         while True:
@@ -361,7 +363,7 @@ class Connection:
                 data, self._unsent = self._unsent, bytearray()
                 await self._write_all(memoryview(data))
             self._drained.set()
-            if self._finishing and not self._tasks.running:
+            if self._finishing:
                 self._scope.cancel()
 
     async def _write_all(self, data: memoryview) -> None:

@@ -295,11 +295,12 @@ class Web:
 
     def run_shared(self) -> None:
         """Carry out what the server wants done with the common records."""
-        while self.replicated and (commands := self.server.take_commands()):
+        while self.replicated and (commands := self.server.take_records()):
             for command in commands:
                 match command:
                     case KeepRecord():
                         json.loads(command.value)  # Any store of JSON texts can hold it.
+                        assert command.key.isascii() and command.key.isprintable() and len(command.key) < 128
                         self.kept.append(command)
                         if self.records_work:
                             self.records[command.key] = command.value
@@ -310,8 +311,8 @@ class Web:
                         found = [self.records.get(key) for key in command.keys]
                         outcome = found if self.records_work else BatchFailed()
                         self.server.complete(command.ticket, outcome, self.now)
-                    case _:
-                        self.started.append(command)
+        if self.replicated:
+            self.started += self.server.take_commands()
 
     # --- modern ---
 

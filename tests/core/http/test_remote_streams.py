@@ -250,7 +250,7 @@ def test_a_reader_that_leaves_before_it_was_found_is_forgotten() -> None:
     session.ask("ping", web=web)
     web.replicated = False  # Its commands are taken by hand.
     back = session.get("pnothing-1", web)
-    [load] = [command for command in web.server.take_commands() if isinstance(command, LoadRecords)]
+    [load] = [command for command in web.server.take_records() if isinstance(command, LoadRecords)]
     back.disconnect()
     web.server.complete(load.ticket, [None] * len(load.keys), web.now)
     assert back.start is None and back.exchange.closed
@@ -266,7 +266,7 @@ def test_one_look_at_a_time() -> None:
     back.exchange.handle_timeout(web.now + 1.0)
     for _ in range(2):
         web.pass_time(15.0)
-    loads = [command for command in web.server.take_commands() if isinstance(command, LoadRecords)]
+    loads = [command for command in web.server.take_records() if isinstance(command, LoadRecords)]
     assert len(loads) == 1 and back.waits
 
 

@@ -137,7 +137,7 @@ def test_a_store_that_does_not_answer_is_an_internal_error() -> None:
     reply = ask(web, "tasks/get", {"taskId": task.id})
     web.pass_time(5.0)
     assert reply.code() == (200, -32603)
-    [load] = [command for command in web.server.take_commands() if isinstance(command, LoadRecords)]
+    [load] = [command for command in web.server.take_records() if isinstance(command, LoadRecords)]
     web.server.complete(load.ticket, [None], web.now)
 
 
@@ -231,7 +231,7 @@ def test_relays_about_tasks_that_are_unknown_do_nothing() -> None:
     web = task.all.webs[1]
     for relay in (TaskAsked("tk_x", None), TaskAsked("tk_x", {}), TaskTold("tk_x", b"{}")):
         web.server.receive_relay(encode(web.service.sealer, "x", relay), web.now)
-    assert web.server.take_woken() == [] and web.server.take_commands() == []
+    assert web.server.take_woken() == [] and web.server.take_records() == []
 
 
 @given(

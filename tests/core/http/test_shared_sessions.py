@@ -113,11 +113,11 @@ def test_only_its_owner_lets_a_session_be_looked_for() -> None:
     late.web.replicated = False
     late.web.caller = Caller("mallory")
     assert late.session.ask("ping", web=late.web).status == 404
-    assert late.web.server.take_commands() == []
+    assert late.web.server.take_records() == []
 
 
 def a_look(late: Late, reply: Reply) -> LoadRecords:
-    [load] = [command for command in late.web.server.take_commands() if isinstance(command, LoadRecords)]
+    [load] = [command for command in late.web.server.take_records() if isinstance(command, LoadRecords)]
     assert reply.waits and load.keys == (session_key(late.session.id),)
     return load
 
@@ -126,7 +126,7 @@ def test_requests_that_wait_for_the_record_are_served_in_the_end() -> None:
     late = Late(Limits(backend_timeout=5.0))
     late.web.replicated = False
     first, second = (late.session.call("get", {"key": "a"}, web=late.web) for _ in range(2))
-    commands = late.web.server.take_commands()
+    commands = late.web.server.take_records()
     for command in commands:
         assert isinstance(command, LoadRecords)
         late.web.server.complete(command.ticket, [None], late.web.now)
@@ -206,4 +206,4 @@ def test_a_session_that_expires_meanwhile_is_404() -> None:
 
 def test_one_process_alone_asks_nobody() -> None:
     web = Web()
-    assert Session(web, PRIMED).ask("ping").code() == (200, None) and web.server.take_commands() == []
+    assert Session(web, PRIMED).ask("ping").code() == (200, None) and web.server.take_records() == []

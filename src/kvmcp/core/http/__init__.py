@@ -26,17 +26,17 @@ Every input ends so: one to an exchange, and one to the server (publish, complet
 handle_timeout, begin_shutdown). A driver stops reading a body when `exchange.wants_input` says no.
 
 Several processes that serve the same clients (`HttpServer(…, replicated=True)`, the same sealing key in all) need
-a store of JSON texts with expiry, and a channel that all of them hear. Then `server.take_commands()` also gives, in
-an order that is to be kept,
+a store of JSON texts with expiry, and a channel that all of them hear. Then every turn also ends with
+`server.take_records()`, whose commands are carried out in order,
 
     KeepRecord(key, value, seconds)    store `value` under `key` for so long
     DropRecords(keys)                  remove them
     LoadRecords(ticket, keys)          read them: server.complete(ticket, [value or None, …], now), or BatchFailed()
 
-and `server.take_relays()` gives JSON texts for the channel: send them, in order, behind the records that were taken
-before them; whatever comes from the channel, its own included, goes into `server.receive_relay(data, now)`. Records
-and relays are sealed and bounded; keys are visible ASCII and of no user's. Losing some is no fault: a relay that
-is lost is made good by records within `Limits.keep_alive`, but for answers and cancellations, which time out.
+and with `server.take_relays()`, JSON texts for the channel: sent in order, behind the records that were taken with
+them. Whatever comes from the channel, its own included, goes into `server.receive_relay(data, now)`. Records and
+relays are sealed and bounded; keys are visible ASCII, below 128 characters. Losing some is no fault: what a relay
+brings is made good by records within `Limits.keep_alive`, but for answers and cancellations, which time out.
 
 No framework: a driver feeds `HttpExchange` and writes what it takes, as it does with a session.
 """

@@ -139,10 +139,13 @@ class HttpServer:
 
     # --- output ---
 
-    def take_commands(self) -> list[Command | SharedCommand]:
-        """Work that belongs to no request: tasks, and common records. To be taken after inputs to exchanges, too."""
-        shared = [] if self._shared is None else self._shared.take_commands()
-        return [*self._tasks.take_commands(), *shared]
+    def take_commands(self) -> list[Command]:
+        """Work that belongs to no request: tasks. To be taken after inputs to exchanges, too."""
+        return self._tasks.take_commands()
+
+    def take_records(self) -> list[SharedCommand]:
+        """What is to be done with the records that all processes keep in common, in order; see the package."""
+        return [] if self._shared is None else self._shared.take_commands()
 
     def take_woken(self) -> list[HttpExchange]:
         """The exchanges that were given something to do from elsewhere."""
