@@ -1,10 +1,12 @@
 """Whole servers: who subscribes is told, whoever makes the change, on both loops, in both eras; and nobody else is."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 import anyio
 import httpx
@@ -198,6 +200,29 @@ async def test_a_connection_that_is_cancelled_leaves_nothing_watched() -> None:
     transport.close()
 
 
+async def test_a_session_that_a_tool_made_is_a_resource_and_can_be_resumed(url: str) -> None:
+    async with two_servers(url) as (one, _), client_of(one, "modern") as client:
+        id = uuid4().hex
+        given = {"session_id": id, "data": {"goal": "ship"}}
+        made = await client.ask("tools/call", name="redis_session_create", arguments=given)
+        assert made["result"]["structuredContent"]["session_id"] == id
+        uri = f"kv://acme/sessions/{id}"
+        shown = await client.ask("resources/read", uri=uri)
+        assert json.loads(shown["result"]["contents"][0]["text"])["data"] == {"goal": "ship"}
+        assert (
+            3_500_000 < shown["result"]["ttlMs"] <= 3_600_000 and shown["result"]["cacheScope"] == "private"
+        )
+        prompt = await client.ask("prompts/get", name="resume_session", arguments={"session_id": id})
+        assert prompt["result"]["messages"][1]["content"]["resource"]["uri"] == uri
+        await client.subscribe(uri)
+        asked = call("u", "redis_session_update", MODERN_META, session_id=id, data={"step": 2})
+        client.transport.say(asked)
+        heard = [await client.transport.hear(), await client.transport.hear()]
+        assert {message.get("id", message.get("method")) for message in heard} == {
+            "u", "notifications/resources/updated",
+        }  # fmt: skip
+
+
 # --- namespaces from the caller ---
 
 
@@ -206,10 +231,7 @@ async def test_meta_names_the_namespace() -> None:
     async with server.running():
         await do(server, Set(Namespace("other").key("a"), b'"of other"'))
         async with serving_stream(server, MemoryTransport(piece=4096, most=4096)) as transport:
-            for tenant, found in (
-                ("acme", {"found": False}),
-                ("other", {"found": True, "value": "of other"}),
-            ):
+            for tenant, found in (("acme", None), ("other", "of other")):
                 transport.say(call(tenant, "redis_get", {**MODERN_META, "tenant": tenant}, key="a"))
                 assert (await transport.hear())["result"]["structuredContent"].get("value") == found
             for bad in ({}, {"tenant": "a}b"}, {"tenant": 7}):
