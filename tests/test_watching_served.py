@@ -1,10 +1,12 @@
 """Whole servers: who subscribes is told, whoever makes the change, on both loops, in both eras; and nobody else is."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 import anyio
 import httpx
@@ -153,14 +155,20 @@ async def test_what_nobody_asked_for_is_not_told(url: str, era: str) -> None:
 
 
 @each_era
-async def test_an_expiry_and_another_program_are_told(redis: RedisServer, era: str) -> None:
-    async with two_servers(f"redis://127.0.0.1:{redis.port}") as (one, other), client_of(one, era) as client:
+async def test_an_expiry_is_told(url: str, era: str) -> None:
+    async with two_servers(url) as (one, other), client_of(one, era) as client:
         await client.subscribe("kv://acme/keys/a")
         await do(other, Set(ACME.key("a"), b"1", 50))
         for _ in ("written", "expired"):
             assert await client.updated() == "kv://acme/keys/a"
         gone = await client.ask("resources/read", uri="kv://acme/keys/a")
         assert gone["error"]["code"] == (-32002 if era == "legacy" else -32602)
+
+
+@each_era
+async def test_what_another_program_does_is_told(redis: RedisServer, era: str) -> None:
+    async with two_servers(f"redis://127.0.0.1:{redis.port}") as (one, _), client_of(one, era) as client:
+        await client.subscribe("kv://acme/keys/a")
         async with await anyio.connect_tcp("127.0.0.1", redis.port) as foreign:
             await foreign.send(b"SELECT 1\r\nSET kvmcp:{acme}:k:a not-json\r\n")
             assert await client.updated() == "kv://acme/keys/a"
@@ -192,6 +200,29 @@ async def test_a_connection_that_is_cancelled_leaves_nothing_watched() -> None:
     transport.close()
 
 
+async def test_a_session_that_a_tool_made_is_a_resource_and_can_be_resumed(url: str) -> None:
+    async with two_servers(url) as (one, _), client_of(one, "modern") as client:
+        id = uuid4().hex
+        given = {"session_id": id, "data": {"goal": "ship"}}
+        made = await client.ask("tools/call", name="redis_session_create", arguments=given)
+        assert made["result"]["structuredContent"]["session_id"] == id
+        uri = f"kv://acme/sessions/{id}"
+        shown = await client.ask("resources/read", uri=uri)
+        assert json.loads(shown["result"]["contents"][0]["text"])["data"] == {"goal": "ship"}
+        assert (
+            3_500_000 < shown["result"]["ttlMs"] <= 3_600_000 and shown["result"]["cacheScope"] == "private"
+        )
+        prompt = await client.ask("prompts/get", name="resume_session", arguments={"session_id": id})
+        assert prompt["result"]["messages"][1]["content"]["resource"]["uri"] == uri
+        await client.subscribe(uri)
+        asked = call("u", "redis_session_update", MODERN_META, session_id=id, data={"step": 2})
+        client.transport.say(asked)
+        heard = [await client.transport.hear(), await client.transport.hear()]
+        assert {message.get("id", message.get("method")) for message in heard} == {
+            "u", "notifications/resources/updated",
+        }  # fmt: skip
+
+
 # --- namespaces from the caller ---
 
 
@@ -200,12 +231,9 @@ async def test_meta_names_the_namespace() -> None:
     async with server.running():
         await do(server, Set(Namespace("other").key("a"), b'"of other"'))
         async with serving_stream(server, MemoryTransport(piece=4096, most=4096)) as transport:
-            for tenant, found in (
-                ("acme", {"found": False}),
-                ("other", {"found": True, "value": "of other"}),
-            ):
+            for tenant, found in (("acme", None), ("other", "of other")):
                 transport.say(call(tenant, "redis_get", {**MODERN_META, "tenant": tenant}, key="a"))
-                assert (await transport.hear())["result"]["structuredContent"] == found
+                assert (await transport.hear())["result"]["structuredContent"].get("value") == found
             for bad in ({}, {"tenant": "a}b"}, {"tenant": 7}):
                 transport.say(call("bad", "redis_get", {**MODERN_META, **bad}, key="a"))
                 refused = (await transport.hear())["error"]

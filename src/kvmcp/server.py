@@ -238,11 +238,9 @@ class Server:
     # --- running it ---
 
     async def serve(self, transport: Transport) -> None:
-        """Serve one client on a stream of lines until it closes its end.
-
-        Raises ValueError where headers name the namespace: a stream has none.
-        """
-        machine = ServerConnection(self.service(), self.stream_caller)
+        """Serve one client on a stream of lines until it closes its end. Raises ValueError as `stream_caller` does."""
+        service, caller = self.service(), self.stream_caller()
+        machine = ServerConnection(service, caller)
         driver = Driver(machine, transport, self.backend, self._limits.shutdown_grace)
         with self.listening(driver):
             await driver.run()
@@ -349,9 +347,8 @@ class Server:
         finally:
             self._listeners.discard(listener)
 
-    @property
     def stream_caller(self) -> Caller:
-        """Who sends on a stream of lines. Raises ValueError where headers name the namespace: a stream has none."""
+        """Who is at the other end of a stream. Raises ValueError where headers name the namespace: it has none."""
         if self._namespace_from is not None and self._namespace_from.kind == "header":
             raise ValueError(f"namespaces come from {self._namespace_from}, and a stream has no headers")
         return self._caller

@@ -7,7 +7,6 @@ from typing import Any
 import anyio
 from mcp import ClientSession, StdioServerParameters, types
 from mcp.client.stdio import stdio_client
-from pydantic import AnyUrl
 
 
 def dump(model: Any) -> Any:
@@ -37,19 +36,19 @@ async def converse(job: dict[str, Any]) -> dict[str, Any]:
             "resources": dump(listed)["resources"],
             "templates": dump(await session.list_resource_templates())["resourceTemplates"],
             "prompts": dump(await session.list_prompts())["prompts"],
-            "read": dump(await session.read_resource(AnyUrl(job["uri"])))["contents"],
+            "read": dump(await session.read_resource(types.AnyUrl(job["uri"])))["contents"],
             "prompt": dump(await session.get_prompt("coordinate", job["prompt"]))["messages"],
         }
         reference = types.ResourceTemplateReference(type="ref/resource", uri=job["template"])
         completed = await session.complete(reference, job["argument"])
         report["values"] = completed.completion.values
-        await session.subscribe_resource(AnyUrl(job["uri"]))
+        await session.subscribe_resource(types.AnyUrl(job["uri"]))
         report["updated"] = []
         for name, arguments in job["changes"]:
             await session.call_tool(name, arguments)
             with anyio.fail_after(20):
                 report["updated"].append(await heard.receive())
-        await session.unsubscribe_resource(AnyUrl(job["uri"]))
+        await session.unsubscribe_resource(types.AnyUrl(job["uri"]))
     return report
 
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.strangers.test_sdk_clients import CHECKOUT, CLIENTS, LOOPS, sdk_python, serve_command
+from tests.strangers.test_sdk_clients import CHECKOUT, CLIENTS, LOOPS, ON_STDIO, client_command, serve_command
 
 HERE = Path(__file__).parent
 
-PYTHON = {name: client for name, client in CLIENTS.items() if not client[0].startswith("typescript")}
 URI = "kv://default/keys/plan%2F1"
 JOB = {
     "writes": [
@@ -33,13 +32,17 @@ JOB = {
 }
 
 
-@pytest.fixture(scope="module", params=PYTHON.values(), ids=list(PYTHON))
+STDIO_CLIENTS = list(dict.fromkeys(client for client, _, _ in ON_STDIO))
+
+
+@pytest.fixture(scope="module", params=STDIO_CLIENTS)
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What one client saw; the servers of the two loops take turns."""
-    sdk, mode, _ = request.param
-    loop = LOOPS[list(PYTHON.values()).index(request.param) % len(LOOPS)]
+    sdk, mode, _ = CLIENTS[request.param]
+    loop = LOOPS[STDIO_CLIENTS.index(request.param) % len(LOOPS)]
+    python, _ = client_command(sdk)
     run = subprocess.run(
-        [sdk_python(sdk), HERE / f"{sdk}_resources.py"],
+        [python, HERE / f"{sdk}_resources.py"],
         # The SDK hands no environment on; this checkout is to be served, not whichever is installed.
         input=json.dumps(
             {**JOB, "command": ["env", f"PYTHONPATH={CHECKOUT / 'src'}", *serve_command(loop)], "mode": mode}

@@ -44,6 +44,7 @@ from kvmcp.core.errors import INTERNAL_ERROR, RpcError
 from kvmcp.core.plan import Answer, AskBackend, Context, Fail, Plan, resource_not_found
 from kvmcp.core.wire.common import ReadResult, ResourceContents
 from kvmcp.tools import uris
+from kvmcp.tools.sessions import data_of
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
@@ -223,16 +224,10 @@ class SessionDocument(Struct, frozen=True):
     """Seconds, rounded up; None where it never expires."""
 
 
-SESSION_DATA: Final = "."
-"""What the names of a session's data begin with, as fields of its hash: the session's own fields do not."""
-
-
 def session_document(id: str, fields: Sequence[tuple[str, bytes]], ttl: TtlReply) -> bytes:
     """A session as it is shown."""
     seconds = None if ttl.milliseconds is None else -(-ttl.milliseconds // 1000)
-    data = _fields(
-        [(name.removeprefix(SESSION_DATA), value) for name, value in fields if name.startswith(SESSION_DATA)]
-    )
+    data = _fields(data_of(fields))
     return _encode(SessionDocument(id, data, seconds))
 
 
