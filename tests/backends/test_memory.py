@@ -1,7 +1,9 @@
 """The memory backend: the contract, and what only this store promises (room, its clock, exact scans, gaps)."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 
+import anyio
 import pytest
 
 from kvmcp.backends.base import Backend
@@ -11,11 +13,17 @@ from kvmcp.backends.memory.keys import EXPIRED_PER_BATCH
 from kvmcp.backends.memory.keyspace import SLACK
 from kvmcp.backends.memory.scan import SCAN_STEPS
 from kvmcp.backends.ops import (
+    LOG_COUNT_LIFE_MS,
+    LOG_LIFE_MS,
+    LOST_UNKNOWN,
+    MAX_CLAIM_COUNT,
+    MAX_CLAIMS,
     MAX_VALUE_BYTES,
     Atomic,
     Change,
     Code,
     Delete,
+    Elements,
     Event,
     Exists,
     Expire,
@@ -23,15 +31,23 @@ from kvmcp.backends.ops import (
     Gap,
     Get,
     KeyIs,
+    LogPage,
     Message,
     Namespace,
     NsKey,
     Op,
     Page,
+    Pop,
     Publish,
+    Published,
+    Push,
+    QueueClaim,
+    Range,
+    ReadLog,
     Reply,
     Scan,
     Set,
+    SetAdd,
     Ttl,
     TtlReply,
     Unmet,
@@ -39,6 +55,7 @@ from kvmcp.backends.ops import (
 from kvmcp.backends.watcher import WATCHER_BYTES, WATCHER_EVENTS
 from tests.backends.contract import BackendContract
 from tests.backends.harness import Store, assert_refused, next_event, plain, receivers
+from tests.backends.redis.dice import Dice, Names
 
 NAMESPACE = Namespace("acme")
 SPACE = NAMESPACE.space()
@@ -82,6 +99,9 @@ class Small:
         while page.cursor:
             page = self.page(pattern, count, page.cursor)
             yield page
+
+    async def move(self, seconds: float) -> None:
+        self.clock.now += seconds
 
     @property
     def usage(self) -> Usage:
@@ -425,6 +445,90 @@ def test_a_costly_pattern_looks_at_fewer_names(small: Small) -> None:
     assert 10 < len(pages) < 40
 
 
+# --- types
+
+
+def test_nothing_is_left_of_what_was_counted() -> None:
+    """Whatever was done to whatever type: once all keys are deleted, the store is empty."""
+    small = Small(max_bytes=10**9)
+    dice, names = Dice(7, "n"), Names()
+    for _ in range(3000):
+        batch = [names.put_in(op) for op in dice.batch()]
+        for op, reply in zip(batch, small.backend.execute_now(batch), strict=True):
+            names.take_out(op, reply)
+    spaces = small.backend._keys.spaces
+    keys = [NsKey(space.name, name) for space in spaces.values() for name in space.entries]
+    assert len(keys) == small.usage.keys > 50
+    for one in keys:
+        assert small.ask(Delete((one,))) == 1
+    assert small.usage == Usage(0, 0)
+
+
+def test_atomic_is_taken_back_where_collections_do_not_fit() -> None:
+    small = Small(max_bytes=ENTRY_OVERHEAD + 300)
+    small.ask(Push(key("a"), (b"1", b"2")))
+    before = small.usage
+    large = Push(key("a"), (b"3" * 200,))
+    for refused in (
+        large,
+        Atomic((Pop(key("a")), Publish(key("b"), b"1"), large)),
+        SetAdd(key("b"), (b"1" * 400,)),
+    ):
+        assert_refused(small.ask(refused), Code.TOO_LARGE)
+        assert small.usage == before
+    assert small.ask(Range(key("a"))) == Elements((b"1", b"2"), 2, 2)
+    assert small.ask(Atomic((large, Delete((key("a"),))))) == (3, 1)
+    assert small.usage == Usage(0, 0)
+
+
+def test_a_message_is_kept_for_its_life(small: Small) -> None:
+    news = key("news")
+    first = small.ask(Publish(news, b"1"))
+    assert isinstance(first, Published)
+    small.clock.now += LOG_LIFE_MS / 2000
+    second = small.ask(Publish(news, b"2"))
+    assert isinstance(second, Published)
+    small.clock.now += LOG_LIFE_MS / 2000
+    assert small.ask(ReadLog(news, 0)) == LogPage(((second.id, b"2"),), second.id, 0)
+    assert small.ask(ReadLog(news, int(first.id) - 1)) == LogPage(((second.id, b"2"),), second.id, 1)
+    small.clock.now += LOG_LIFE_MS / 2000
+    assert small.ask(ReadLog(news, int(first.id))) == LogPage((), second.id, 1)
+    third = small.ask(Publish(news, b"3"))
+    assert isinstance(third, Published) and int(third.id) == int(second.id) + 1
+
+
+def test_a_channel_that_was_silent_for_long_counts_on_from_a_later_number(small: Small) -> None:
+    news = key("news")
+    first = small.ask(Publish(news, b"1"))
+    assert isinstance(first, Published)
+    small.clock.now += LOG_COUNT_LIFE_MS / 1000 + 1
+    small.backend.execute_now(())
+    assert small.usage == Usage(0, 0)
+    silent = small.ask(ReadLog(news, int(first.id)))
+    assert isinstance(silent, LogPage) and (silent.messages, silent.lost) == ((), LOST_UNKNOWN)
+    again = small.ask(Publish(news, b"2"))
+    assert isinstance(again, Published) and int(again.id) > int(silent.cursor) > int(first.id)
+    assert small.ask(ReadLog(news, int(first.id))) == LogPage(((again.id, b"2"),), again.id, LOST_UNKNOWN)
+    assert small.ask(ReadLog(news, int(silent.cursor))) == LogPage(((again.id, b"2"),), again.id, 0)
+
+
+def test_a_cursor_from_before_the_store_began_is_told(small: Small) -> None:
+    page = small.ask(ReadLog(key("news"), int(small.clock.now * 1e6) - 1))
+    assert isinstance(page, LogPage) and page.lost == LOST_UNKNOWN
+
+
+def test_a_queue_has_a_largest_number_of_claims() -> None:
+    small, q = Small(max_bytes=10**9), key("q")
+    for _ in range(0, MAX_CLAIMS + 1000, 1000):
+        small.ask(Push(q, (b"1",) * 1000))
+    for _ in range(0, MAX_CLAIMS, MAX_CLAIM_COUNT):
+        claims = small.ask(QueueClaim(q, "me", 1000, MAX_CLAIM_COUNT))
+        assert isinstance(claims, tuple) and len(claims) == MAX_CLAIM_COUNT
+    assert_refused(small.ask(QueueClaim(q, "me", 1000)), Code.TOO_LARGE)
+    small.clock.now += 1
+    assert isinstance(small.ask(QueueClaim(q, "me", 1000, 7)), tuple)
+
+
 # --- watches
 
 
@@ -470,6 +574,55 @@ async def test_expiry_is_told_when_it_is_noticed(small: Small, names: tuple[str,
         small.clock.now += 1
         small.backend.execute_now([Get(key(name)) for name in names])
         assert await read(events, 1) == [Change(a)]
+
+
+@pytest.mark.anyio
+async def test_expiry_is_told_to_who_waits_though_nobody_calls(small: Small) -> None:
+    a, b = key("a"), key("b")
+    told: list[Event] = []
+
+    async def wait(events: AsyncIterator[Event]) -> None:
+        told.append(await next_event(events))
+
+    small.put("a", ttl_ms=20)
+    small.put("b")
+    async with small.backend.watch([a, b]) as one, small.backend.watch([b, a]) as two:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait, one)
+            tasks.start_soon(wait, two)
+            await anyio.wait_all_tasks_blocked()
+            assert told == []
+            small.clock.now += 0.021
+        assert told == [Change(a), Change(a)]
+        assert small.usage.keys == 1
+
+
+@pytest.mark.anyio
+async def test_a_wait_follows_the_end_of_its_keys(small: Small) -> None:
+    """Shorter, longer, none: each is a change, and the last one holds."""
+    a = key("a")
+    small.put("a", ttl_ms=3_600_000)
+    async with small.backend.watch([a]) as events, anyio.create_task_group() as tasks:
+        for ttl_ms in (10, 3_600_000, 20):
+            tasks.start_soon(small.backend.execute, [Expire(a, ttl_ms)])
+            assert await next_event(events) == Change(a)
+        tasks.start_soon(small.move, 0.019)
+        with anyio.move_on_after(0.1):
+            await anext(events)
+            raise AssertionError("told before its time")
+        tasks.start_soon(small.move, 0.002)
+        assert await next_event(events) == Change(a)
+        assert small.ask(Get(a)) is None
+
+
+@pytest.mark.anyio
+async def test_expiry_in_real_time() -> None:
+    a = key("a")
+    backend = MemoryBackend(clock=time.monotonic)
+    backend.execute_now([Set(a, b"1", 30)])
+    async with backend.watch([a]) as events:
+        assert await next_event(events) == Change(a)
+        assert backend.usage() == Usage(0, 0)
 
 
 @pytest.mark.anyio
