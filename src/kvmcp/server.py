@@ -1,53 +1,40 @@
-"""Assembly: a catalog, a store and a transport become a server. `Server` is the public class, `serve` the command."""
+"""A catalog, a store and transports become a server: the public class."""
 
-import gc
 import logging
-import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from anyio.abc import TaskStatus
+from msgspec import UNSET, Struct
 
-from kvmcp import __version__
 from kvmcp.backends.base import Backend
 from kvmcp.backends.memory import MemoryBackend
-from kvmcp.config import Settings
-from kvmcp.core.arguments import StructArguments
-from kvmcp.core.catalog import Catalog, Item, ListKind, Tool
+from kvmcp.core.catalog import Catalog, Item, ListKind, TaskSupport
 from kvmcp.core.connection import ServerConnection
-from kvmcp.core.json_schema import output_schema
 from kvmcp.core.limits import Limits
-from kvmcp.core.plan import Caller, Context, Plan, Start
-from kvmcp.core.projection import definition
+from kvmcp.core.plan import Caller
 from kvmcp.core.request_state import MIN_KEY_BYTES, Sealer
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import Event, ListChanged, ListName
-from kvmcp.core.versions import LATEST_MODERN
-from kvmcp.core.wire.common import Content, Implementation, TextContent, ToolAnnotations, ToolResult
-from kvmcp.core.wire.params import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
-from kvmcp.io.driver import Driver
-from kvmcp.io.stdio import claim_stdio, fill_standard_descriptors
+from kvmcp.core.wire.common import Implementation, ToolAnnotations
+from kvmcp.io.driver import Driver, Listener
+from kvmcp.io.stdio import claim_stdio
 from kvmcp.io.transport import Transport
-from kvmcp.io.work import FunctionJob, Returned, Work
-from kvmcp.logs import configure
-from kvmcp.tools.surface import TOOL_SETS
+from kvmcp.io.work import Returned, Work
+
+if TYPE_CHECKING:
+    import ssl
+
+    from kvmcp.functions import CompleteFunction, Contents, Messages
+    from kvmcp.io.asgi import HttpApp, HttpOptions
 
 logger = logging.getLogger("kvmcp.server")
-
-SHARED: Final = "A key-value store that is shared with other agents and outlives this conversation."
-PRIVATE: Final = (
-    "A key-value store of this server process: nobody else sees it, and it ends with the process."
-)
-INSTRUCTIONS: Final = (
-    "Keys are UTF-8 strings, values are any JSON. A missing key is an answer (found: false), not an error. "
-    "Errors carry a code and say whether trying again can help; after UNKNOWN_OUTCOME read first."
-)
 
 _LIST_OF: Final[dict[ListKind, ListName]] = {
     "tools": "tools",
@@ -56,16 +43,16 @@ _LIST_OF: Final[dict[ListKind, ListName]] = {
     "prompts": "prompts",
 }
 
-ArgumentsT = TypeVar("ArgumentsT", bound=Struct)
-ToolFunction = Callable[[ArgumentsT, Work], Awaitable[Returned]]
-
-
-class UnknownTool(Exception):
-    """There is no tool of this name."""
-
-
-class Refused(Exception):
-    """The server answered a call with a protocol error; the message is the error's."""
+# `Any`: the type of its own that the first parameter is annotated with.
+ToolFunctionT = TypeVar(
+    "ToolFunctionT", bound=Callable[[Any, Work], Awaitable[Returned]] | Callable[[Work], Awaitable[Returned]]
+)
+ResourceFunctionT = TypeVar("ResourceFunctionT", bound="Callable[[Work], Awaitable[Contents]]")
+TemplateFunctionT = TypeVar("TemplateFunctionT", bound="Callable[[Any, Work], Awaitable[Contents]]")
+PromptFunctionT = TypeVar(
+    "PromptFunctionT",
+    bound="Callable[[Any, Work], Awaitable[Messages]] | Callable[[Work], Awaitable[Messages]]",
+)
 
 
 class Server:
@@ -76,9 +63,9 @@ class Server:
     @server.tool(description="Adds two numbers.")
     async def add(numbers: Numbers, work: Work) -> dict[str, object]: ...
 
-    anyio.run(server.serve_stdio)
+    anyio.run(server.serve_stdio)      # or server.serve_http, server.http_app()
 
-    `tools` are catalog items to begin with; `state_key` (at least 32 bytes) seals what clients carry between
+    `items` are catalog items to begin with; `state_key` (at least 32 bytes) seals what clients carry between
     rounds and is shared by replicas, else it is random.
     """
 
@@ -102,7 +89,8 @@ class Server:
         self._caller = Caller(namespace=namespace)
         self._limits = limits if limits is not None else Limits()
         self._state_key = state_key if state_key is not None else secrets.token_bytes(MIN_KEY_BYTES)
-        self._drivers: set[Driver] = set()
+        self._listeners: set[Listener] = set()
+        self._runs = 0
 
     # --- what it offers ---
 
@@ -121,24 +109,112 @@ class Server:
         title: str | None = None,
         description: str | None = None,
         annotations: ToolAnnotations | None = None,
+        schema: bytes | Mapping[str, object] | None = None,
         result: type[Struct] | None = None,
-    ) -> Callable[[ToolFunction[ArgumentsT]], ToolFunction[ArgumentsT]]:
-        """Offer a coroutine function `(arguments, work) -> result` as a tool.
+        task_support: TaskSupport = "forbidden",
+    ) -> "Callable[[ToolFunctionT], ToolFunctionT]":
+        """Offer a coroutine function `(arguments, work) -> result` as a tool; without arguments, `(work) -> result`.
 
-        The annotation of its first parameter is a msgspec Struct: it is the input schema. `result` is a Struct
-        that describes the data it returns. Name and description are the function's unless given.
+        The annotation of `arguments` is a msgspec Struct: it is the input schema. With a JSON Schema of your own
+        (`schema`, passed on as it is) they come as a dict. `result` is a Struct that describes the data returned.
+        Name and description are the function's unless given. `task_support` lets calls outlive their request, for
+        clients that know tasks; `required` refuses the others.
         """
+        from kvmcp.functions import function_tool
 
-        def offer(function: ToolFunction[ArgumentsT]) -> ToolFunction[ArgumentsT]:
+        def offer(function: ToolFunctionT) -> ToolFunctionT:
             self.add(
                 function_tool(
                     function,
-                    name=name if name is not None else function.__name__,
+                    name=name,
                     title=title,
-                    description=description if description is not None else function.__doc__,
+                    description=description,
                     annotations=annotations,
+                    schema=schema,
                     result=result,
+                    task_support=task_support,
                 )
+            )
+            return function
+
+        return offer
+
+    def resource(
+        self,
+        uri: str,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        mime_type: str | None = None,
+    ) -> "Callable[[ResourceFunctionT], ResourceFunctionT]":
+        """Offer a coroutine function `(work) -> contents` as the resource at `uri`.
+
+        Contents are a text, bytes, or data that is written as JSON; None means that there is no such resource.
+        """
+        from kvmcp.functions import function_resource
+
+        def offer(function: ResourceFunctionT) -> ResourceFunctionT:
+            self.add(
+                function_resource(
+                    function, uri, name=name, title=title, description=description, mime_type=mime_type
+                )
+            )
+            return function
+
+        return offer
+
+    def template(
+        self,
+        uri_template: str,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        mime_type: str | None = None,
+        complete: "CompleteFunction | None" = None,
+    ) -> "Callable[[TemplateFunctionT], TemplateFunctionT]":
+        """Offer a coroutine function `(variables, work) -> contents` for all resources of an RFC 6570 template.
+
+        The annotation of `variables` is a msgspec Struct with the template's variables; a URI whose values do not
+        fit it names no resource. `complete` suggests values; see `kvmcp.Completing`.
+        """
+        from kvmcp.functions import function_template
+
+        def offer(function: TemplateFunctionT) -> TemplateFunctionT:
+            self.add(
+                function_template(
+                    function,
+                    uri_template,
+                    name=name,
+                    title=title,
+                    description=description,
+                    mime_type=mime_type,
+                    complete=complete,
+                )
+            )
+            return function
+
+        return offer
+
+    def prompt(
+        self,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        complete: "CompleteFunction | None" = None,
+    ) -> "Callable[[PromptFunctionT], PromptFunctionT]":
+        """Offer a coroutine function `(arguments, work) -> messages` as a prompt; without arguments, `(work)`.
+
+        The annotation of `arguments` is a msgspec Struct, which clients are told of; they send texts, which are read
+        as its types. Messages are a text, or a sequence of `PromptMessage`. `complete` suggests values.
+        """
+        from kvmcp.functions import function_prompt
+
+        def offer(function: PromptFunctionT) -> PromptFunctionT:
+            self.add(
+                function_prompt(function, name=name, title=title, description=description, complete=complete)
             )
             return function
 
@@ -146,21 +222,18 @@ class Server:
 
     def publish(self, event: Event) -> None:
         """Tell connected clients of a change. Call it on the server's event loop."""
-        for driver in self._drivers:
-            driver.publish(event)
+        for listener in list(self._listeners):
+            listener.publish(event)
 
     # --- running it ---
 
     async def serve(self, transport: Transport) -> None:
         """Serve one client on a stream of lines until it closes its end."""
-        service = self._service()
+        service = self.service()
         machine = ServerConnection(service, self._caller)
         driver = Driver(machine, transport, self.backend, self._limits.shutdown_grace)
-        self._drivers.add(driver)
-        try:
+        with self.listening(driver):
             await driver.run()
-        finally:
-            self._drivers.discard(driver)
 
     async def serve_stdio(self, at_end: Callable[[], None] | None = None) -> None:
         """Serve the client at standard input and output; returns at end of input, SIGTERM or SIGINT.
@@ -170,7 +243,7 @@ class Server:
         # Signals first: one that came between would end the process in the middle of something.
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, claim_stdio() as transport:
             async with self.running(), anyio.create_task_group() as tasks:
-                tasks.start_soon(self._stop_on, signals)
+                tasks.start_soon(self._stop_on, signals, self.stop)
                 await self.serve(transport)
                 tasks.cancel_scope.cancel()
             if at_end is not None:
@@ -178,25 +251,97 @@ class Server:
 
     def stop(self) -> None:
         """Take no more requests, finish what was accepted. Call it on the server's event loop."""
-        for driver in self._drivers:
-            driver.stop()
+        for listener in list(self._listeners):
+            listener.stop()
 
-    async def _stop_on(self, signals: AsyncIterator[signal.Signals]) -> None:
+    async def serve_http(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        options: "HttpOptions | None" = None,
+        *,
+        tls: "ssl.SSLContext | None" = None,
+        task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve HTTP clients at `http://host:port/mcp`; returns some seconds after SIGTERM or SIGINT.
+
+        Port 0 takes a free one; `await tasks.start(server.serve_http, "127.0.0.1", 0)` gives its number once clients
+        may come. `options.bound` is set to `host`. Raises OSError where the address cannot be listened on.
+        """
+        from kvmcp.io.asgi import HttpOptions
+        from kvmcp.io.hypercorn import HypercornServer
+        from kvmcp.io.listening import ListenLimits, listen_tcp
+
+        options = msgspec.structs.replace(options if options is not None else HttpOptions(), bound=host)
+        app = self.http_app(options)
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            listeners = await listen_tcp(host, port)
+            http = HypercornServer(
+                app, listeners, ListenLimits(shutdown_grace=self._limits.shutdown_grace), tls
+            )
+
+            def stop() -> None:
+                self.stop()
+                http.stop()
+
+            async with app.running(), anyio.create_task_group() as tasks:
+                tasks.start_soon(self._stop_on, signals, stop)
+                logger.info(
+                    "MCP over HTTP: %s://%s%s", "https" if tls else "http", listeners[0].name, options.path
+                )
+                task_status.started(listeners[0].port)
+                await http.run()
+                tasks.cancel_scope.cancel()
+
+    async def _stop_on(self, signals: AsyncIterator[signal.Signals], stop: Callable[[], None]) -> None:
         async for number in signals:
             logger.info("%s: stopping", number.name)
-            self.stop()
+            stop()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """The store is up inside this context; `serve` may then be called for any number of clients."""
-        await self.backend.start()
+        """The store is up inside this context; clients may then be served, over any number of transports.
+
+        Contexts may overlap: the store ends with the last one.
+        """
+        self._runs += 1
+        if self._runs == 1:
+            await self.backend.start()
         try:
             yield
         finally:
-            with anyio.CancelScope(shield=True):
-                await self.backend.aclose()
+            self._runs -= 1
+            if not self._runs:
+                with anyio.CancelScope(shield=True):
+                    await self.backend.aclose()
 
-    def _service(self) -> Service:
+    def http_app(self, options: "HttpOptions | None" = None) -> "HttpApp":
+        """This server as an ASGI application, to be run by any ASGI server or mounted in another application.
+
+        Where the ASGI server runs no lifespan for it (mounted in Starlette or FastAPI), hold `app.running()` in
+        the lifespan of the application around it. Raises ValueError for options that cannot be used.
+        """
+        from kvmcp.io.asgi import HttpApp  # Whoever serves standard input only has no use for HTTP.
+
+        return HttpApp(self, options)
+
+    # --- for transports ---
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Generator[None]:
+        """Inside this context it is told of changes, and when to stop."""
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
+        """Who sends a request with these headers."""
+        return self._caller
+
+    def service(self) -> Service:
+        """What all sessions on the running event loop share."""
         return Service(
             self.catalog,
             self._info,
@@ -205,200 +350,3 @@ class Server:
             instructions=UNSET if self._instructions is None else self._instructions,
             limits=self._limits,
         )
-
-
-def function_tool(
-    function: ToolFunction[ArgumentsT],
-    *,
-    name: str,
-    title: str | None = None,
-    description: str | None = None,
-    annotations: ToolAnnotations | None = None,
-    result: type[Struct] | None = None,
-) -> Tool:
-    """A catalog item that runs a coroutine function; see `Server.tool`."""
-    arguments = _first_annotation(function)
-    if not isinstance(arguments, type) or not issubclass(arguments, Struct):
-        raise TypeError(f"tool {name}: the first parameter needs a msgspec Struct as its annotation")
-
-    def plan(arguments: object, context: Context) -> Plan:
-        return Start(FunctionJob(function, arguments, context))  # type: ignore[arg-type]  # decoded as that Struct
-
-    return Tool(
-        name=name,
-        arguments=StructArguments(arguments),
-        plan=plan,
-        title=UNSET if title is None else title,
-        description=UNSET if description is None else description,
-        annotations=UNSET if annotations is None else annotations,
-        output_schema=None if result is None else output_schema(result),
-    )
-
-
-def _first_annotation(function: Callable[..., object]) -> object:
-    """What the first parameter is annotated with; a name is looked up where the function was defined."""
-    from inspect import get_annotations, signature  # Only for servers with tools of their own.
-
-    first = next(iter(signature(function).parameters), "")
-    annotation = function.__annotations__.get(first)
-    return get_annotations(function, eval_str=True)[first] if isinstance(annotation, str) else annotation
-
-
-# --- the commands of the command line ---
-
-
-def from_settings(settings: Settings) -> Server:
-    """The server that the settings describe."""
-    shared = PRIVATE if settings.backend.startswith("memory:") else SHARED
-    return Server(
-        version=__version__,
-        title="Key-value state for agents",
-        instructions=f"{shared} {INSTRUCTIONS}",
-        backend=open_backend(settings),
-        items=[tool for name in settings.tools for tool in TOOL_SETS[name]],
-        namespace=settings.namespace,
-        limits=Limits(shutdown_grace=settings.shutdown_grace),
-        state_key=settings.state_key,
-    )
-
-
-def open_backend(settings: Settings) -> Backend:
-    """The store that `settings.backend`, a URL, names. Nothing is connected yet."""
-    if not settings.backend.startswith("memory:"):
-        return _open_redis(settings)
-    return MemoryBackend(
-        clock=time.monotonic, max_keys=settings.memory_max_keys, max_bytes=settings.memory_max_bytes
-    )
-
-
-def _open_redis(settings: Settings) -> Backend:
-    from kvmcp.backends.redis import RedisOptions, open_backend  # Imported where it is configured only.
-
-    options = RedisOptions(
-        key_prefix=settings.key_prefix,
-        username=settings.redis_username,
-        password=settings.redis_password or "",
-        sentinel_username=settings.sentinel_username,
-        sentinel_password=settings.sentinel_password or "",
-        max_connections=settings.max_connections,
-        op_timeout=settings.redis_timeout,
-        tls_ca=settings.redis_ca,
-        tls_cert=settings.redis_cert,
-        tls_key=settings.redis_key,
-        tls_verify=settings.redis_verify == "yes",
-    )
-    if settings.db is not None:
-        options = msgspec.structs.replace(options, db=settings.db)
-    return open_backend(settings.backend, options)
-
-
-def serve(settings: Settings) -> int:
-    """`kvmcp serve`: runs until the client has gone or a signal comes; the exit status."""
-    fill_standard_descriptors()
-    configure(settings.log_level, settings.log_format)
-    if os.isatty(0):
-        logger.warning(
-            "waiting for an MCP client on standard input; Ctrl-D ends, `kvmcp serve --help` explains"
-        )
-    server = from_settings(settings)
-    # Importing the event loop makes no garbage, so nothing is looked for until all is there; and what is there
-    # then stays, so it is never looked at again: 4% of the first answer (benchmarks/stdio.py), 15 ms of the exit.
-    gc.disable()
-
-    async def main() -> None:
-        gc.freeze()
-        gc.enable()
-        await server.serve_stdio(at_end=_hold_signals)
-
-    _run(settings, main)
-    return 0
-
-
-def _hold_signals() -> None:
-    """The end has begun: there is nothing left to stop, and a signal must not change the exit status."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
-
-
-ResultT = TypeVar("ResultT")
-
-
-def _run(settings: Settings, main: Callable[[], Awaitable[ResultT]]) -> ResultT:
-    if settings.loop == "uvloop":
-        return anyio.run(main, backend="asyncio", backend_options={"use_uvloop": True})
-    return anyio.run(main, backend=settings.loop)
-
-
-def tool_definitions(settings: Settings) -> list[bytes]:
-    """What `tools/list` shows in the newest revision, each as JSON text."""
-    encode = msgspec.json.Encoder().encode
-    tools = [tool for name in settings.tools for tool in TOOL_SETS[name]]
-    return [encode(definition(tool, LATEST_MODERN)) for tool in tools if tool.listed]
-
-
-class _CallResult(Struct, rename="camel"):
-    content: tuple[Content, ...]
-    structured_content: Raw = Raw()
-    is_error: bool = False
-
-
-class _CallError(Struct):
-    message: str
-
-
-class _CallResponse(Struct):
-    result: _CallResult | None = None
-    error: _CallError | None = None
-
-
-class _OneCall:
-    """A transport whose client sends one message and closes its end."""
-
-    def __init__(self, message: bytes) -> None:
-        self._waiting = [message]
-        self.written = bytearray()
-
-    async def receive(self) -> bytes:
-        return self._waiting.pop() if self._waiting else b""
-
-    async def send_some(self, data: bytes | memoryview) -> int:
-        self.written += data
-        return len(data)
-
-
-def call_tool(settings: Settings, name: str, arguments: bytes) -> ToolResult:
-    """Call a tool as a client would, in this process. `arguments` is the JSON text of an object.
-
-    Raises UnknownTool, and Refused where the server answered with a protocol error.
-    """
-    server = from_settings(settings)
-    if server.catalog.tool(name) is None:
-        raise UnknownTool(name)
-    transport = _OneCall(_call_message(name, arguments))
-
-    async def main() -> None:
-        async with server.running():
-            await server.serve(transport)
-
-    _run(settings, main)
-    response = msgspec.json.decode(transport.written, type=_CallResponse)
-    if response.result is None:
-        raise Refused("no answer" if response.error is None else response.error.message)
-    result = response.result
-    structured = bytes(result.structured_content) or None
-    if structured is None or result.is_error:
-        return ToolResult(result.content, structured, result.is_error)
-    # The first block of a structured result is its data as text; notes follow.
-    notes = tuple(block.text for block in result.content[1:] if isinstance(block, TextContent))
-    return ToolResult(result.content[:1], structured, notes=notes)
-
-
-def _call_message(name: str, arguments: bytes) -> bytes:
-    meta = {
-        PROTOCOL_VERSION: LATEST_MODERN,
-        CLIENT_CAPABILITIES: {},
-        CLIENT_INFO: {"name": "kvmcp call", "version": __version__},
-    }
-    # A line break in JSON is white space; in a line it would end the message.
-    params = {"name": name, "arguments": Raw(arguments.replace(b"\n", b" ")), "_meta": meta}
-    request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    return msgspec.json.encode(request) + b"\n"

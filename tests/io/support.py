@@ -121,6 +121,13 @@ class SlowBackend:
     async def aclose(self) -> None:
         await self.store.aclose()
 
+    @property
+    def time_limit(self) -> float:
+        return 5.0
+
+    async def check(self) -> str | None:
+        return await self.store.check()
+
     def execute_now(self, batch: Ops) -> Replies | None:
         return None
 

@@ -29,6 +29,15 @@ class Backend(Protocol):
         """End connections and background work. Later calls answer `REDIS_NOT_CONNECTED`."""
         ...
 
+    @property
+    def time_limit(self) -> float:
+        """Seconds at which `execute` has answered at the latest, whatever the store does."""
+        ...
+
+    async def check(self) -> str | None:
+        """Why the store cannot be used now, in words for an operator; None where it can."""
+        ...
+
     def execute_now(self, batch: Ops) -> Replies | None:
         """The replies, if the store can give them without waiting; otherwise None, and nothing was done."""
         ...

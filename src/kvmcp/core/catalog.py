@@ -251,6 +251,19 @@ class Catalog:
                 return template, variables
         return None
 
+    def count(self, kind: ListKind) -> int:
+        """How many there are, listed or not."""
+        return len(self._shelf(kind))
+
+    def _shelf(self, kind: ListKind) -> Mapping[str, tuple[int, Item]]:
+        shelves: Mapping[ListKind, Mapping[str, tuple[int, Item]]] = {
+            "tools": self._tools,
+            "resources": self._resources,
+            "templates": self._templates,
+            "prompts": self._prompts,
+        }
+        return shelves[kind]
+
     def page(self, kind: ListKind, cursor: str | None, size: int) -> tuple[list[Item], str | None] | None:
         """At most `size` items behind `cursor` (None: from the start) and the next cursor, None on the last page.
 
@@ -263,15 +276,9 @@ class Catalog:
             after = int(cursor)
             if not 0 < after <= self._numbers:
                 return None
-        shelves: Mapping[ListKind, Mapping[str, tuple[int, Item]]] = {
-            "tools": self._tools,
-            "resources": self._resources,
-            "templates": self._templates,
-            "prompts": self._prompts,
-        }
         entries = [
             (number, item)
-            for number, item in shelves[kind].values()
+            for number, item in self._shelf(kind).values()
             if number > after and (not isinstance(item, Tool) or item.listed)
         ]
         chosen = entries[:size]

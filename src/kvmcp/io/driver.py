@@ -7,53 +7,36 @@ group owns every task of the connection; leaving `run` means that all are gone.
 
 import logging
 import math
-from collections import deque
-from collections.abc import Sequence
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 import anyio
-from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint_if_cancelled
 
-from kvmcp.backends.base import Backend, Ops, Replies
-from kvmcp.core.commands import (
-    AnswerWork,
-    BatchFailed,
-    Close,
-    Command,
-    Report,
-    RunBatch,
-    Said,
-    StartWork,
-    StopWork,
-    Ticket,
-    WorkDone,
-    WorkFailed,
-)
-from kvmcp.core.exchange import INTERNAL
+from kvmcp.backends.base import Backend
+from kvmcp.core.commands import Command
 from kvmcp.core.subscriptions import Event
+from kvmcp.io.running import Asker, Runner
 from kvmcp.io.transport import Transport
-from kvmcp.io.work import Job, RequestFailed, ToolFailed, Work
 
 logger = logging.getLogger("kvmcp.io")
 
 FLUSH_GRACE: Final = 0.5
 """Seconds to write the last answers, after the core has given up what did not finish in its grace."""
 
-
-JOINED_OPS: Final = 256
-"""Operations that go to a busy store together: bounds what their replies can weigh."""
-
 _NOTHING: Final = memoryview(b"")
 
 
-class Machine(Protocol):
+class Listener(Protocol):
+    """Somebody who serves clients, and wants to know of changes and of the end."""
+
+    def publish(self, event: Event) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Machine(Asker, Protocol):
     """The core's side of a byte stream; `kvmcp.core.connection.ServerConnection` is one."""
 
     def receive_data(self, data: bytes, now: float) -> None: ...
     def receive_eof(self, now: float) -> None: ...
-    def complete(self, ticket: Ticket, outcome: object, now: float) -> None: ...
-    def tell(self, ticket: Ticket, said: Said, now: float) -> None: ...
     def publish(self, event: Event, now: float) -> None: ...
     def handle_timeout(self, now: float) -> None: ...
     def begin_shutdown(self, now: float) -> None: ...
@@ -78,27 +61,23 @@ class Driver:
         self._transport = transport
         self._backend = backend
         self._shutdown_grace = shutdown_grace
-        self._tasks: TaskGroup
+        self._runner: Runner
         self._reading = anyio.CancelScope()
         self._alarm = anyio.CancelScope()
         self._sending = False
         self._sent: anyio.Event | None = None
-        self._batches: deque[RunBatch] = deque()
-        self._batch_waits = anyio.Event()
         self._turn_wanted = anyio.Event()
         self._input_wanted = anyio.Event()
         self._finished = anyio.Event()
-        self._jobs: dict[Ticket, tuple[anyio.CancelScope, Work]] = {}
         self._unsent = _NOTHING
         self._peer_gone = False
 
     async def run(self) -> None:
         """Serve until the peer has closed its end, or `stop`; returns within the shutdown grace after that."""
         async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
+            self._runner = Runner(self._machine, self._backend, tasks, self.turn)
             tasks.start_soon(self._keep_time)
             tasks.start_soon(self._turn_when_asked)
-            tasks.start_soon(self._run_batches)
             with self._reading:
                 await self._read()
             with anyio.move_on_after(self._shutdown_grace + FLUSH_GRACE):
@@ -129,14 +108,14 @@ class Driver:
                 break
         if machine.closed:
             self._finished.set()
+            self._reading.cancel()  # The machine may have ended it, however much the peer has to say.
         elif machine.wants_input:
             self._input_wanted.set()
 
     def _run_commands(self) -> None:
         machine = self._machine
         while commands := machine.take_commands():
-            for command in commands:
-                self._run_command(command)
+            self._runner.run(commands)
         deadline = machine.next_deadline()
         if deadline is not None and deadline < self._alarm.deadline:
             self._alarm.deadline = deadline
@@ -147,23 +126,6 @@ class Driver:
             await self._turn_wanted.wait()
             self._turn_wanted = anyio.Event()
             await self.turn()
-
-    def _run_command(self, command: Command) -> None:
-        match command:
-            case RunBatch():
-                self._run_batch(command)
-            case StartWork(ticket=ticket, job=job):
-                self._start_job(ticket, cast(Job, job))
-            case StopWork(ticket=ticket):
-                if ticket in self._jobs:
-                    self._jobs[ticket][0].cancel()
-            case AnswerWork(ticket=ticket, answers=answers):
-                if ticket in self._jobs:
-                    self._jobs[ticket][1].answer(answers)
-            case Report(method=method, error=error):
-                logger.error("handler of %s failed", method, exc_info=error)
-            case Close(reason=reason):
-                logger.debug("closing: %s", reason)
 
     async def _flush(self) -> None:
         # Contenders wait here and find nothing left to send: the data are taken by whoever sends. An anyio.Lock
@@ -224,107 +186,6 @@ class Driver:
             machine.receive_data(data, anyio.current_time())
             await self.turn()
 
-    # --- the backend ---
-
-    def _run_batch(self, command: RunBatch) -> None:
-        """Most batches end here, without waiting; the others go to `_run_batches`, in order."""
-        if not self._batches:
-            try:
-                replies = self._backend.execute_now(cast(Ops, command.ops))
-                if replies is not None:
-                    _check_replies(command.ops, replies)
-            except Exception as error:  # noqa: BLE001  # the contract forbids it; a client must not pay for it
-                self._fail_batch(command, error)
-                return
-            if replies is not None:
-                self._machine.complete(command.ticket, replies, anyio.current_time())
-                return
-        self._batches.append(command)
-        self._batch_waits.set()
-
-    async def _run_batches(self) -> None:
-        """Batches that wait for the store, first in first out, so that one client's writes keep their order."""
-        while True:
-            await self._batch_waits.wait()
-            while self._batches:
-                await self._run_waiting_batches(self._next_batches())
-            self._batch_waits = anyio.Event()
-
-    def _next_batches(self) -> list[RunBatch]:
-        """The oldest that wait, at least one, joined up to `JOINED_OPS`."""
-        joined: list[RunBatch] = []
-        size = 0
-        for command in self._batches:
-            size += len(command.ops)
-            if joined and size > JOINED_OPS:
-                break
-            joined.append(command)
-        return joined
-
-    async def _run_waiting_batches(self, commands: list[RunBatch]) -> None:
-        """All that waited while the store was busy goes as one batch. It leaves the queue when it is done."""
-        ops = [op for command in commands for op in command.ops]
-        try:
-            replies = await self._backend.execute(cast(Ops, ops))
-            _check_replies(ops, replies)
-        except Exception as error:  # noqa: BLE001  # as in _run_batch
-            for command in commands:
-                self._batches.popleft()
-                self._fail_batch(command, error)
-        else:
-            self._complete_batches(commands, replies)
-        await self.turn()
-
-    def _complete_batches(self, commands: list[RunBatch], replies: Replies) -> None:
-        now, start = anyio.current_time(), 0
-        for command in commands:
-            self._batches.popleft()
-            end = start + len(command.ops)
-            self._machine.complete(command.ticket, replies[start:end], now)
-            start = end
-
-    def _fail_batch(self, command: RunBatch, error: Exception) -> None:
-        logger.error("the backend raised, which is a bug in it", exc_info=error)
-        self._machine.complete(command.ticket, BatchFailed(), anyio.current_time())
-
-    # --- jobs ---
-
-    def _start_job(self, ticket: Ticket, job: Job) -> None:
-        async def tell(said: Said) -> None:
-            self._machine.tell(ticket, said, anyio.current_time())
-            await self.turn()
-            await checkpoint_if_cancelled()  # A job that only reports must notice that it was stopped.
-
-        work = Work(job.context, tell)
-        self._jobs[ticket] = (anyio.CancelScope(), work)
-        self._tasks.start_soon(self._run_job, ticket, job, work)
-
-    async def _run_job(self, ticket: Ticket, job: Job, work: Work) -> None:
-        try:
-            with self._jobs[ticket][0]:
-                outcome = await self._outcome(job, work)
-                self._machine.complete(ticket, outcome, anyio.current_time())
-        finally:
-            del self._jobs[ticket]
-        # Also for a job that was stopped: it may have stopped itself by a question, whose flush was cancelled.
-        await self.turn()
-
-    async def _outcome(self, job: Job, work: Work) -> WorkDone | WorkFailed:
-        """The one boundary where a coroutine's exception becomes an answer."""
-        try:
-            return WorkDone(await job.run(work))
-        except (ToolFailed, RequestFailed) as failure:
-            return WorkFailed(failure.error)
-        except anyio.get_cancelled_exc_class() as error:
-            # On asyncio any cancelled future raises this; ours is to be obeyed, a stray one fails this job alone.
-            if anyio.current_effective_deadline() == -math.inf:
-                raise
-            logger.error("a tool's coroutine leaked a cancellation of something else", exc_info=error)
-            return WorkFailed(INTERNAL)
-        except Exception as error:
-            logger.error("a tool's coroutine failed", exc_info=error)
-            return WorkFailed(INTERNAL)
-
     # --- time ---
 
     async def _keep_time(self) -> None:
@@ -336,8 +197,3 @@ class Driver:
             self._machine.handle_timeout(anyio.current_time())
             self._run_commands()
             self._turn_wanted.set()
-
-
-def _check_replies(ops: Sequence[object], replies: Sequence[object]) -> None:
-    if len(replies) != len(ops):
-        raise TypeError(f"the backend gave {len(replies)} replies to {len(ops)} operations")

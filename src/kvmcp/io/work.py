@@ -7,13 +7,13 @@ the client comes back; its earlier questions are then answered at once. So ask f
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import anyio
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
-from kvmcp.core.commands import Ask, Log, Progress, Said
+from kvmcp.core.commands import Ask, HangUp, Log, Progress, Said
 from kvmcp.core.errors import LocalProtocolError, RpcError
 from kvmcp.core.plan import Context, ToolError
 from kvmcp.core.wire.common import (
@@ -61,14 +61,17 @@ class Work:
     async def report_progress(
         self, progress: float, total: float | None = None, message: str | None = None
     ) -> None:
-        """Say how far the work is. Sent if the client asked for it and `progress` has grown."""
+        """Say how far the work is. Sent if the client asked for it and `progress` has grown.
+
+        A task has no progress; there `message` is what the client is told of its status.
+        """
         await self._tell(
             Progress(progress, UNSET if total is None else total, UNSET if message is None else message)
         )
 
     async def log(self, level: LogLevel, data: object, logger: str | None = None) -> None:
         """Send a message (anything that JSON can say, no secrets) to the client's log, if it wants that level."""
-        await self._tell(Log(level, _json(data), UNSET if logger is None else logger))
+        await self._tell(Log(level, json_text(data), UNSET if logger is None else logger))
 
     async def ask(self, requests: Mapping[str, ClientRequest]) -> Mapping[str, ClientAnswer]:
         """Ask the client; the answers have the keys of the requests.
@@ -85,6 +88,14 @@ class Work:
         finally:
             self._asking = False
         return self._answers
+
+    async def hang_up(self) -> None:
+        """Let go of the connection while the work goes on: for work that takes minutes.
+
+        Over HTTP a client of 2025-11-25 comes back by itself for what is still to come. Elsewhere nothing happens:
+        other clients could not come back.
+        """
+        await self._tell(HangUp())
 
     def answer(self, answers: Mapping[str, ClientAnswer]) -> None:
         """For the driver: the client has answered."""
@@ -104,17 +115,6 @@ class Job(Protocol):
     async def run(self, work: Work) -> Result: ...
 
 
-class FunctionJob(Struct, frozen=True):
-    """A user's coroutine function, with its arguments."""
-
-    function: Callable[[object, Work], Awaitable[Returned]]
-    arguments: object
-    context: Context
-
-    async def run(self, work: Work) -> Result:
-        return as_result(await self.function(self.arguments, work))
-
-
 def as_result(value: Returned) -> Result:
     """What a coroutine returned, as a result: text, or data (a struct or a mapping), or a result as it is."""
     if isinstance(value, ToolResult | ReadResult | PromptResult | CompletionResult):
@@ -123,10 +123,23 @@ def as_result(value: Returned) -> Result:
         return ToolResult()
     if isinstance(value, str):
         return ToolResult((TextContent(value),))
-    return ToolResult(structured=_json(value))
+    return ToolResult(structured=json_text(value))
 
 
-def _json(value: object) -> bytes:
+class FunctionJob(Struct, frozen=True):
+    """A user's coroutine function, with its arguments. `Any`: what the function takes, and what it returns."""
+
+    function: Callable[[Any, Work], Awaitable[Any]]
+    arguments: object
+    context: Context
+    as_result: Callable[[Any], Result] = as_result
+    """Makes a result of what the function returns."""
+
+    async def run(self, work: Work) -> Result:
+        return self.as_result(await self.function(self.arguments, work))
+
+
+def json_text(value: object) -> bytes:
     """JSON text. Raises ValueError where a number is NaN or infinite: JSON cannot say it, null would be a lie."""
     plain = (
         msgspec.to_builtins(value, builtin_types=(bytes, msgspec.Raw)) if isinstance(value, Struct) else value

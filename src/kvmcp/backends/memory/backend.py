@@ -22,7 +22,7 @@ from kvmcp.backends.memory import (
 )
 from kvmcp.backends.memory.keys import EXPIRED_PER_BATCH, Keys
 from kvmcp.backends.memory.keyspace import NEVER
-from kvmcp.backends.memory.watchers import Watchers
+from kvmcp.backends.memory.watchers import UntilExpiry, Watchers
 from kvmcp.backends.ops import (
     READS,
     Append,
@@ -201,6 +201,14 @@ class MemoryBackend:
         self._watchers.end()
         self._keys.clear()
 
+    @property
+    def time_limit(self) -> float:
+        """It answers at once."""
+        return 0.0
+
+    async def check(self) -> str | None:
+        return "the store is closed" if self._closed else None
+
     def execute_now(self, batch: Sequence[Op]) -> list[Reply]:
         """The replies; this store never has to wait. An empty batch only expires keys that are due."""
         if self._closed:
@@ -221,11 +229,18 @@ class MemoryBackend:
     ) -> AsyncGenerator[AsyncIterator[Event], None]:
         """Changes of `keys` and messages on `channels`; ends with the context, or when the store is closed.
 
-        Setting and giving a time to live are changes, and so are removal and expiry, which is told when it
-        is noticed (see the module's text).
+        Setting and giving a time to live are changes, and so are removal and expiry, which is told at its
+        moment to whoever waits for it then.
         """
-        with self._watchers.registered(tuple(keys), tuple(channels)) as watcher:
-            yield watcher
+        watched = tuple(keys)
+        with self._watchers.registered(watched, tuple(channels)) as watcher:
+            yield UntilExpiry(watcher, partial(self._until_expiry, watched)) if watched else watcher
+
+    def _until_expiry(self, keys: Sequence[NsKey]) -> float:
+        """Expire what is due among the keys; the seconds until the next of them is."""
+        now = self._clock()
+        found = [entry for key in keys if (entry := self._keys.find(key, now)) is not None]
+        return min([entry.deadline for entry in found], default=NEVER) - now
 
     # --- for the program around it
 

@@ -1,0 +1,339 @@
+"""The settings themselves: what each is called, what it may be, what it is for."""
+
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal, TypeAlias, get_args
+
+import msgspec
+from msgspec import Struct
+
+from kvmcp.backends.ops import MAX_NAMESPACE
+from kvmcp.config.kinds import (
+    MASK,
+    MIN_STATE_KEY_BYTES,
+    REDIS_SCHEMES,
+    Kind,
+    address,
+    allowed_name,
+    backend,
+    listed,
+    namespace,
+    one_of,
+    redacted,
+    redis_url,
+    seconds,
+    several,
+    size,
+    state_key,
+    switch,
+    transport,
+    whole_number,
+)
+
+PREFIX: Final = "KVMCP_"
+Loop: TypeAlias = Literal["asyncio", "trio", "uvloop"]
+ToolSet: TypeAlias = Literal["redis"]
+"""The names of `kvmcp.tools.surface.TOOL_SETS`; not imported, to keep the start fast. A test compares."""
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+LogFormat: TypeAlias = Literal["text", "json"]
+
+MAX_GRACE_SECONDS: Final = 3600
+MAX_DATABASE: Final = 65535
+MAX_CONNECTIONS: Final = 10_000
+MAX_WORKERS: Final = 256
+MAX_MEMORY_KEYS: Final = 1_000_000_000
+MIN_MEMORY_BYTES: Final = 1024
+MAX_MEMORY_BYTES: Final = 1024**4
+"""Upper bounds catch slips of the finger: a billion keys and a tebibyte are beyond one process."""
+
+
+class Row(Struct, frozen=True):
+    """What there is to know about a setting besides its name, type and default.
+
+    `unset` is shown where the value is None. `flag` is false where process lists must not show the value.
+    `serving` marks what matters to `kvmcp serve` alone. `also` is a variable of another program that counts
+    where ours is not set.
+    """
+
+    kind: Kind
+    help: str
+    unset: str = ""
+    flag: bool = True
+    secret: bool = False
+    serving: bool = False
+    also: str = ""
+
+
+_TRANSPORTS: Final = several(
+    Kind(
+        parse=transport,
+        allowed="stdio, http, websocket, tcp or unix; the network ones with a port, such as http:8765",
+        metavar="TRANSPORT",
+    ),
+    "TRANSPORT",
+)
+_ADDRESS: Final = Kind(parse=address, allowed="HOST:PORT, such as 127.0.0.1:9090", metavar="HOST:PORT")
+_NAMES: Final = several(
+    Kind(
+        parse=allowed_name,
+        allowed="a host or an origin, such as example.com or https://example.com",
+        metavar="NAME",
+    ),
+    "NAME,…",
+)
+_TOOL_SETS: Final = several(one_of(*get_args(ToolSet)), "SET,…")
+_BACKEND: Final = Kind(
+    parse=backend,
+    allowed="memory://, or a URL of Redis: " + listed(f"{scheme}://" for scheme in REDIS_SCHEMES),
+    metavar="URL",
+    show=lambda value: redacted(str(value)),
+)
+_REDIS_URL: Final = Kind(
+    parse=redis_url,
+    allowed=listed(f"{scheme}://" for scheme in REDIS_SCHEMES),
+    metavar="URL",
+    show=lambda value: redacted(str(value)),
+)
+_TEXT: Final = Kind(parse=str, allowed="any text", metavar="TEXT")
+_PATH: Final = Kind(parse=str, allowed="the path of a file", metavar="FILE")
+_SECRET: Final = Kind(parse=str, allowed="any text", metavar="TEXT", show=lambda _value: MASK)
+_NAMESPACE: Final = Kind(
+    parse=namespace, allowed=f"1 to {MAX_NAMESPACE} of A-Z a-z 0-9 . _ -", metavar="NAME"
+)
+_STATE_KEY: Final = Kind(
+    parse=state_key,
+    allowed=f"{MIN_STATE_KEY_BYTES} bytes or more, as hex or any text (make one: openssl rand -hex 32)",
+    metavar="KEY",
+    show=lambda _value: MASK,
+)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What a user can choose, read and checked. To add a setting, add a field."""
+
+    transport: Annotated[
+        tuple[str, ...],
+        Row(_TRANSPORTS, "how clients connect, NAME or NAME:PORT; may be repeated", serving=True),
+    ] = ("stdio",)
+    host: Annotated[
+        str,
+        Row(_TEXT, "the address to listen on; 0.0.0.0 for all of this machine's", serving=True),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int | None,
+        Row(
+            whole_number(0, 65535),
+            "the port, where the transport names none; 0 for any that is free",
+            unset="http 8765, websocket 8920, tcp 8921",
+            serving=True,
+        ),
+    ] = None
+    path: Annotated[
+        str,
+        Row(_PATH, "the socket's path for --transport unix", serving=True),
+    ] = ""
+    http_server: Annotated[
+        Literal["hypercorn", "uvicorn"],
+        Row(
+            one_of("hypercorn", "uvicorn"),
+            "what speaks HTTP; uvicorn must be installed (kvmcp[fast])",
+            serving=True,
+        ),
+    ] = "hypercorn"
+    workers: Annotated[
+        int,
+        Row(
+            whole_number(1, MAX_WORKERS),
+            "processes that serve one HTTP port; needs Redis as the backend",
+            serving=True,
+        ),
+    ] = 1
+    allowed_host: Annotated[
+        tuple[str, ...] | None,
+        Row(
+            _NAMES,
+            "names that clients may call this server by, besides its own addresses; * for any",
+            unset="none",
+            serving=True,
+        ),
+    ] = None
+    allowed_origin: Annotated[
+        tuple[str, ...] | None,
+        Row(
+            _NAMES,
+            "web pages that may call this server, such as https://example.com; * for any",
+            unset="none",
+            serving=True,
+        ),
+    ] = None
+    legacy_sse: Annotated[
+        bool,
+        Row(switch(), "also serve HTTP+SSE of 2024-11-05, at /sse", serving=True),
+    ] = False
+    ws_compression: Annotated[
+        bool,
+        Row(switch(), "let WebSocket clients compress messages", serving=True),
+    ] = False
+    admin_bind: Annotated[
+        str | None,
+        Row(_ADDRESS, "where health and metrics are served", unset="beside MCP", serving=True),
+    ] = None
+    tls_cert: Annotated[
+        str,
+        Row(
+            _PATH, "PEM file of the server's certificate chain: clients then use https and wss", serving=True
+        ),
+    ] = ""
+    tls_key: Annotated[
+        str,
+        Row(_PATH, "PEM file of the certificate's key", serving=True),
+    ] = ""
+    backend: Annotated[
+        str,
+        Row(_BACKEND, "where values are kept; memory:// lasts as long as the process"),
+    ] = "memory://"
+    redis_url: Annotated[
+        str | None,
+        Row(_REDIS_URL, "the Redis to use where backend is not set", unset="none", also="REDIS_URL"),
+    ] = None
+    db: Annotated[
+        int | None,
+        Row(whole_number(0, MAX_DATABASE), "the Redis database, where the URL names none", unset="1"),
+    ] = None
+    max_connections: Annotated[
+        int,
+        Row(whole_number(2, MAX_CONNECTIONS), "sockets to Redis at most; calls share one, watches another"),
+    ] = 32
+    namespace: Annotated[
+        str,
+        Row(_NAMESPACE, "the part of the store that keys live in"),
+    ] = "default"
+    key_prefix: Annotated[
+        str,
+        Row(_NAMESPACE, "the first part of every key in Redis, before the namespace"),
+    ] = "kvmcp"
+    redis_timeout: Annotated[
+        float,
+        Row(seconds(MAX_GRACE_SECONDS, 0.001), "how long one call waits for Redis"),
+    ] = 5.0
+    redis_username: Annotated[
+        str,
+        Row(_TEXT, "the Redis user, where the URL names none"),
+    ] = ""
+    redis_password: Annotated[
+        str | None,
+        Row(_SECRET, "the Redis password, where the URL has none", unset="none", flag=False, secret=True),
+    ] = None
+    sentinel_username: Annotated[
+        str,
+        Row(_TEXT, "the user at the Sentinels themselves"),
+    ] = ""
+    sentinel_password: Annotated[
+        str | None,
+        Row(_SECRET, "the password at the Sentinels themselves", unset="none", flag=False, secret=True),
+    ] = None
+    redis_ca: Annotated[
+        str,
+        Row(_PATH, "PEM file of the authorities to trust over TLS; the system's where empty"),
+    ] = ""
+    redis_cert: Annotated[
+        str,
+        Row(_PATH, "PEM file of the client's certificate"),
+    ] = ""
+    redis_key: Annotated[
+        str,
+        Row(_PATH, "PEM file of the client certificate's key"),
+    ] = ""
+    redis_verify: Annotated[
+        Literal["yes", "no"],
+        Row(one_of("yes", "no"), "whether the certificate of Redis is checked; no is for tests alone"),
+    ] = "yes"
+    loop: Annotated[
+        Loop,
+        Row(one_of(*get_args(Loop)), "the event loop; trio and uvloop must be installed"),
+    ] = "asyncio"
+    tools: Annotated[
+        tuple[ToolSet, ...],
+        Row(_TOOL_SETS, "the sets of tools to offer"),
+    ] = get_args(ToolSet)
+    log_level: Annotated[
+        LogLevel,
+        Row(one_of(*get_args(LogLevel)), "the least severe messages to log on stderr"),
+    ] = "info"
+    log_format: Annotated[
+        LogFormat,
+        Row(one_of(*get_args(LogFormat)), "lines for people, or one JSON object per line"),
+    ] = "text"
+    shutdown_grace: Annotated[
+        float,
+        Row(
+            seconds(MAX_GRACE_SECONDS),
+            "how long accepted requests may take to finish once told to stop",
+            serving=True,
+        ),
+    ] = 4.0
+    memory_max_keys: Annotated[
+        int,
+        Row(whole_number(1, MAX_MEMORY_KEYS), "keys that the memory backend holds at most"),
+    ] = 1_000_000
+    memory_max_bytes: Annotated[
+        int,
+        Row(
+            size(MIN_MEMORY_BYTES, MAX_MEMORY_BYTES),
+            "bytes that the memory backend holds at most: keys, values and some 384 for each key",
+        ),
+    ] = 256 * 1024 * 1024
+    state_key: Annotated[
+        bytes | None,
+        Row(
+            _STATE_KEY,
+            "seals what clients carry between two rounds of a request; replicas of one service share it",
+            unset="random per process",
+            flag=False,
+            secret=True,
+            serving=True,
+        ),
+    ] = None
+
+    def __repr__(self) -> str:
+        """Secrets and passwords masked: settings end up in logs and tracebacks."""
+        return f"Settings({', '.join(f'{s.name}={s.shown(getattr(self, s.name))}' for s in SETTINGS)})"
+
+
+class Setting(Struct, frozen=True):
+    """A field of `Settings`, with the names that follow from its own. In the file, `name` is the key."""
+
+    name: str
+    default: object
+    row: Row
+
+    @property
+    def flag(self) -> str | None:
+        return f"--{self.name.replace('_', '-')}" if self.row.flag else None
+
+    @property
+    def variable(self) -> str:
+        return f"{PREFIX}{self.name.upper()}"
+
+    @property
+    def file_variable(self) -> str | None:
+        """The variable that names a file with the value: secrets only."""
+        return f"{self.variable}_FILE" if self.row.secret else None
+
+    def shown(self, value: object) -> str:
+        """`value` as text, without secrets."""
+        return f"({self.row.unset})" if value is None else self.row.kind.show(value)
+
+    def public(self, value: object) -> object:
+        """`value` as JSON can hold it, without secrets."""
+        return self.shown(value) if isinstance(value, str | bytes) else value
+
+
+def _table() -> Iterator[Setting]:
+    for field in msgspec.structs.fields(Settings):
+        (row,) = field.type.__metadata__
+        assert isinstance(row, Row)  # each field of `Settings` has one
+        yield Setting(field.name, field.default, row)
+
+
+SETTINGS: Final = tuple(_table())
+"""All settings, in the order in which they are shown."""

@@ -1,0 +1,274 @@
+"""The ASGI application: which path is what, who may come in, when it starts and stops.
+
+It mounts in any ASGI server or framework, on asyncio and on trio. A server that speaks ASGI's lifespan protocol
+starts and stops it; where it is mounted inside another application, that one's lifespan holds `running()`.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from typing import Final, Protocol
+from urllib.parse import parse_qs
+
+import anyio
+from msgspec import Struct
+
+from kvmcp.backends.base import Backend
+from kvmcp.core.http.guard import Guard, Turned
+from kvmcp.core.http.messages import Part, Request, json_response
+from kvmcp.core.http.old_sse import OldSseServer
+from kvmcp.core.http.server import HttpServer
+from kvmcp.core.plan import Caller
+from kvmcp.core.service import Service
+from kvmcp.core.subscriptions import Event
+from kvmcp.io import health
+from kvmcp.io.driver import Listener
+from kvmcp.io.endpoint import App, Endpoint, Message, Receive, Response, Send
+from kvmcp.io.health import Counters, Health, Metrics, Readiness
+
+logger = logging.getLogger("kvmcp.io")
+
+MCP_PATH: Final = "/mcp"
+SSE_PATH: Final = "/sse"
+MESSAGES_PATH: Final = "/messages"
+
+
+class Host(Protocol):
+    """The server that an application belongs to; `kvmcp.Server` is one."""
+
+    @property
+    def backend(self) -> Backend: ...
+    def running(self) -> AbstractAsyncContextManager[None]: ...
+    def service(self) -> Service: ...
+    def listening(self, listener: Listener) -> AbstractContextManager[None]: ...
+    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller: ...
+
+
+class HttpOptions(Struct, frozen=True, kw_only=True):
+    """How the application is reached."""
+
+    path: str = MCP_PATH
+    """Of the MCP endpoint; below it nothing else is served."""
+    bound: str = "127.0.0.1"
+    """The address that is listened on: decides which hosts and origins are allowed besides those named."""
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    legacy_sse: bool = False
+    """Whether `/sse` and `/messages` serve clients of 2024-11-05."""
+    resumable: bool = False
+    """Whether every answer to a client of a legacy revision is a stream, which it can come back for when its
+    connection breaks. Costs a copy of each answer (`Limits.stored_bytes`), and time: one JSON body is faster."""
+    replicated: bool = False
+    """Whether other processes serve the same clients; they share the store and the server's `state_key`."""
+    health: bool = True
+    """Whether the operators' paths are served here; they may have an address of their own."""
+
+
+class _Open(Struct):
+    """What there is between start and stop."""
+
+    endpoint: Endpoint
+    server: HttpServer
+    old_sse: OldSseServer | None
+    service: Service
+    counters: Counters
+    readiness: Readiness
+    stopping: bool = False
+
+
+class HttpApp:
+    """`await app(scope, receive, send)`, as ASGI has it.
+
+    app = Server("shop").http_app()          # uvicorn shop:app
+    Starlette(routes=[Mount("/kv", app)], lifespan=lambda _: app.running())
+
+    Raises ValueError for hosts or origins that cannot be any.
+    """
+
+    def __init__(self, host: Host, options: HttpOptions | None = None) -> None:
+        self._host = host
+        self._options = options if options is not None else HttpOptions()
+        self._guard = Guard(self._options.bound, self._options.allowed_hosts, self._options.allowed_origins)
+        self._open: _Open | None = None
+        self._operators: Mapping[str, Callable[[_Open, Request], list[Part]]] = {
+            "/healthz": lambda _open, _request: health.live_response(),
+            "/health": self._health,
+            "/metrics": self._metrics,
+        }
+
+    # --- start and stop ---
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Requests are answered inside this context. Leaving it ends what is still open: `stop` first."""
+        if self._open is not None:
+            raise RuntimeError("this application is running already")
+        host = self._host
+        async with host.running(), anyio.create_task_group() as tasks:
+            service = host.service()
+            server = HttpServer(
+                service, replicated=self._options.replicated, resumable=self._options.resumable
+            )
+            old_sse = OldSseServer(service, MESSAGES_PATH) if self._options.legacy_sse else None
+            endpoint = Endpoint(
+                server,
+                old_sse,
+                host.backend,
+                tasks,
+                service.limits.keep_alive,
+                replicated=self._options.replicated,
+            )
+            endpoint.start()
+            counters = Counters(anyio.current_time())
+            readiness = Readiness(host.backend.check)
+            self._open = _Open(endpoint, server, old_sse, service, counters, readiness)
+            try:
+                with host.listening(self):
+                    yield
+            finally:
+                self.stop()
+                self._open = None
+                tasks.cancel_scope.cancel()
+
+    def publish(self, event: Event) -> None:
+        """Something changed that clients may want to know."""
+        if self._open is not None:
+            self._open.endpoint.publish(event)
+
+    def stop(self) -> None:
+        """Not ready from now on: no new requests, what was accepted is finished within the shutdown grace."""
+        if self._open is not None and not self._open.stopping:
+            self._open.stopping = True
+            self._open.endpoint.stop()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is open."""
+        return self._open is None or self._open.server.requests == 0
+
+    # --- ASGI ---
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, Response(send))
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})  # Before it was accepted: 403.
+        else:
+            raise ValueError(f"kvmcp does not serve ASGI's {scope['type']}")
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self.running():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def operators(self, bound: str) -> App:
+        """An ASGI application with the operators' paths alone, for an address of their own: `bound`."""
+        guard = Guard(bound, self._options.allowed_hosts, self._options.allowed_origins)
+
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                raise ValueError(f"health and metrics are not served over ASGI's {scope['type']}")
+            response = Response(send)
+            request = Request(scope["method"], list(scope["headers"]))
+            open = await self._admit(guard, request, response)
+            if open is not None:
+                await response.write(await self._operator(open, _path(scope), request))
+
+        return app
+
+    async def _http(self, scope: Message, receive: Receive, response: Response) -> None:
+        request = Request(scope["method"], list(scope["headers"]))
+        open = await self._admit(self._guard, request, response)
+        if open is not None:
+            await self._route(open, _path(scope), scope, request, receive, response)
+
+    async def _admit(self, guard: Guard, request: Request, response: Response) -> _Open | None:
+        """What there is to serve with; None where the request was turned away."""
+        verdict = guard.check(request)
+        if isinstance(verdict, Turned):
+            await response.write(verdict.parts)
+            return None
+        response.headers = verdict.headers
+        if self._open is None:
+            logger.error(_NOT_RUNNING)
+            await response.write(json_response(503, b'{"error":"%b"}' % _NOT_RUNNING.encode()))
+        return self._open
+
+    async def _route(
+        self, open: _Open, path: str, scope: Message, request: Request, receive: Receive, response: Response
+    ) -> None:
+        if path == self._options.path:
+            now = anyio.current_time()
+            exchange = open.server.open(request, self._host.caller(request.headers), now)
+        elif open.old_sse is not None and path == SSE_PATH:
+            exchange = open.old_sse.open_stream(
+                request, self._host.caller(request.headers), anyio.current_time()
+            )
+        elif open.old_sse is not None and path == MESSAGES_PATH:
+            token = parse_qs(scope["query_string"].decode("latin-1")).get("session", [""])[0]
+            caller = self._host.caller(request.headers)
+            exchange = open.old_sse.open_post(request, token, caller, anyio.current_time())
+        else:
+            operator = self._options.health and path in health.PATHS
+            parts = await self._operator(open, path, request) if operator else health.not_found(path)
+            await response.write(parts)
+            return
+        open.counters.requests += 1
+        try:
+            await open.endpoint.serve(exchange, receive, response)
+        finally:
+            open.counters.errors += response.status >= 400
+
+    # --- for operators ---
+
+    async def _operator(self, open: _Open, path: str, request: Request) -> list[Part]:
+        if path not in health.PATHS:
+            return health.not_found(path)
+        if request.method not in ("GET", "HEAD"):
+            return health.wrong_method()
+        if path == "/readyz":
+            problem = "it is stopping" if open.stopping else await open.readiness.problem()
+            return health.ready_response(problem)
+        return self._operators[path](open, request)
+
+    def _health(self, open: _Open, request: Request) -> list[Part]:
+        info = open.service.info
+        status = "stopping" if open.stopping else "ok"
+        return health.health_response(
+            Health(status, health.timestamp(), self._uptime(open), info.version, info.name)
+        )
+
+    def _metrics(self, open: _Open, request: Request) -> list[Part]:
+        info = open.service.info
+        accept = ",".join(value.decode("latin-1") for name, value in request.headers if name == b"accept")
+        metrics = Metrics(
+            uptime_seconds=self._uptime(open),
+            total_requests=open.counters.requests,
+            total_errors=open.counters.errors,
+            active_sessions=open.server.sessions,
+            registered_tools=open.service.catalog.count("tools"),
+            server_name=info.name,
+            version=info.version,
+            timestamp=health.timestamp(),
+        )
+        return health.metrics_response(metrics, accept)
+
+    def _uptime(self, open: _Open) -> float:
+        return round(anyio.current_time() - open.counters.started, 3)
+
+
+_NOT_RUNNING: Final = "kvmcp was not started: the ASGI server must run its lifespan, or the application around it `app.running()`"
+
+
+def _path(scope: Message) -> str:
+    """Below where the application is mounted, without a slash at the end."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root):
+        path = path[len(root) :]
+    return path.rstrip("/") or "/"

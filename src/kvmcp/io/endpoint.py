@@ -1,0 +1,270 @@
+"""Drives the HTTP machine of the core over ASGI: one exchange per request, and what belongs to no request.
+
+An exchange lives in its request's task for as long as its connection does. What has to go on without it (a legacy
+call whose client will come back, a task) goes on in the endpoint's own task group.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup
+
+from kvmcp.backends.base import Backend
+from kvmcp.core.commands import Command, RunBatch
+from kvmcp.core.http.exchange import HttpExchange
+from kvmcp.core.http.messages import Field, Part, ResponseStart
+from kvmcp.core.http.old_sse import OldSseServer
+from kvmcp.core.http.server import HttpServer
+from kvmcp.core.subscriptions import Event
+from kvmcp.io.replicas import Replicas
+from kvmcp.io.running import Runner, run_alone
+
+logger = logging.getLogger("kvmcp.io")
+
+Message: TypeAlias = MutableMapping[str, Any]
+"""What ASGI passes around; its specification says what is in it."""
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+class Response:
+    """Writes the parts of one response; remembers whether there is anybody left to write to."""
+
+    def __init__(self, send: Send, headers: Sequence[Field] = ()) -> None:
+        self._send = send
+        self.headers = headers
+        self.status = 0
+        """0 until the head was written."""
+        self.over = False
+        """Whether it is complete, or its reader is gone."""
+
+    async def write(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            if self.over:
+                return
+            try:
+                await self._write(part)
+            except OSError as error:
+                logger.debug("the client is gone: %s", error)
+                self.over = True
+
+    async def _write(self, part: Part) -> None:
+        if isinstance(part, ResponseStart):
+            self.status = part.status
+            headers = [*part.headers, *self.headers]
+            await self._send({"type": "http.response.start", "status": part.status, "headers": headers})
+        else:
+            self.over = not part.more
+            await self._send({"type": "http.response.body", "body": part.data, "more_body": part.more})
+
+
+class Endpoint:
+    """One `HttpServer` on the running event loop, and beside it the older transport where that is offered.
+
+    `tasks` is the task group that it lives in; leaving that ends it. `patience` is how long, in seconds, a client
+    may be left without a sign of life. `replicated`: other processes serve the same clients, over the same store.
+    """
+
+    def __init__(
+        self,
+        server: HttpServer,
+        old_sse: OldSseServer | None,
+        backend: Backend,
+        tasks: TaskGroup,
+        patience: float,
+        *,
+        replicated: bool = False,
+    ) -> None:
+        self._server = server
+        self._old_sse = old_sse
+        self._backend = backend
+        self._tasks = tasks
+        # Whoever waits for the store in the request's own task cannot write a sign of life meanwhile.
+        self._store_is_prompt = backend.time_limit < patience
+        self._drives: dict[HttpExchange, _Drive] = {}
+        self._runner = Runner(server, backend, tasks, self._turn)
+        self._alarm = anyio.CancelScope()
+        self._replicas = Replicas(server, backend, self.settle) if replicated else None
+
+    def start(self) -> None:
+        """Begin what goes on as long as the endpoint, in its task group."""
+        self._tasks.start_soon(self._keep_time)
+        if self._replicas is not None:
+            self._tasks.start_soon(self._replicas.run)
+
+    async def _keep_time(self) -> None:
+        """The timer of what belongs to no request."""
+        while True:
+            deadline = self._server.next_deadline()
+            with anyio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
+                await anyio.sleep_forever()
+            self._server.handle_timeout(anyio.current_time())
+            self.settle()
+
+    def publish(self, event: Event) -> None:
+        """Something changed that clients may want to know."""
+        now = anyio.current_time()
+        self._server.publish(event, now)
+        if self._old_sse is not None:
+            self._old_sse.publish(event, now)
+        self.settle()
+
+    def stop(self) -> None:
+        """Take no new requests, finish what was accepted, within the shutdown grace."""
+        now = anyio.current_time()
+        self._server.begin_shutdown(now)
+        if self._old_sse is not None:
+            self._old_sse.begin_shutdown(now)
+        self.settle()
+
+    def settle(self) -> None:
+        """What an input to one exchange gave others to do."""
+        server = self._server
+        while commands := server.take_commands():
+            self._runner.run(commands)
+        if self._replicas is not None:
+            self._replicas.add(server.take_records(), server.take_relays())
+        for exchange in server.take_woken():
+            self._wake(exchange)
+        if self._old_sse is not None:
+            for exchange in self._old_sse.take_woken():
+                self._wake(exchange)
+        deadline = server.next_deadline()
+        if deadline is not None and deadline < self._alarm.deadline:
+            self._alarm.deadline = deadline
+
+    def _wake(self, exchange: HttpExchange) -> None:
+        drive = self._drives.get(exchange)
+        if drive is not None:  # Otherwise its own task is about to look at it anyway.
+            drive.wake()
+
+    async def _turn(self) -> None:
+        self.settle()
+
+    # --- one request ---
+
+    async def serve(self, exchange: HttpExchange, receive: Receive, response: Response) -> None:
+        """Read the request's body and write its response; returns when that is over, or its client gone."""
+        try:
+            await self._receive_body(exchange, receive)
+            commands = await self._run_prompt(exchange)
+            if not commands:
+                parts = exchange.take_parts()
+                self.settle()
+                await response.write(parts)
+            if not exchange.closed:
+                await self._serve_long(exchange, commands, receive, response)
+        finally:
+            if not exchange.closed:
+                exchange.disconnected(anyio.current_time())
+                self._tasks.start_soon(self._go_on, exchange)
+
+    async def _receive_body(self, exchange: HttpExchange, receive: Receive) -> None:
+        with anyio.CancelScope(deadline=_deadline(exchange)):
+            while exchange.wants_input:
+                message = await receive()
+                now = anyio.current_time()
+                if message["type"] == "http.disconnect":
+                    exchange.disconnected(now)
+                    return
+                exchange.receive_body(message.get("body", b""), now)
+                if not message.get("more_body", False):
+                    exchange.end_of_body(now)
+        exchange.handle_timeout(anyio.current_time())
+
+    async def _run_prompt(self, exchange: HttpExchange) -> list[Command]:
+        """Most requests are a batch for the store and nothing else: no task and no timer for them.
+
+        Returns the commands that need more.
+        """
+        while commands := exchange.take_commands():
+            if not self._store_is_prompt or len(commands) > 1 or not isinstance(commands[0], RunBatch):
+                break
+            await run_alone(exchange, self._backend, commands[0])
+        return commands
+
+    async def _serve_long(
+        self, exchange: HttpExchange, commands: list[Command], receive: Receive, response: Response
+    ) -> None:
+        """A response that has to wait, while its client may go."""
+        drive = self._drive(exchange)
+        drive.run_commands(commands)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch_connection, receive, drive, response)
+            await drive.run(response)
+            tasks.cancel_scope.cancel()
+
+    async def _watch_connection(self, receive: Receive, drive: "_Drive", response: Response) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        response.over = True
+        drive.wake()
+
+    async def _go_on(self, exchange: HttpExchange) -> None:
+        """The client is gone, or was sent away to come back: what it started may have to be finished."""
+        await self._drive(exchange).run(None)
+
+    def _drive(self, exchange: HttpExchange) -> "_Drive":
+        drive = self._drives.get(exchange)
+        if drive is None:
+            drive = self._drives[exchange] = _Drive(self, exchange, self._backend, self._tasks)
+        return drive
+
+    def forget(self, exchange: HttpExchange) -> None:
+        """It is closed."""
+        self._drives.pop(exchange, None)
+
+
+class _Drive:
+    """An exchange that takes longer: its jobs, its timer, and what wakes it."""
+
+    def __init__(
+        self, endpoint: Endpoint, exchange: HttpExchange, backend: Backend, tasks: TaskGroup
+    ) -> None:
+        self._endpoint = endpoint
+        self._exchange = exchange
+        self._runner = Runner(exchange, backend, tasks, self._turn)
+        self._woken = anyio.Event()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def _turn(self) -> None:
+        self._woken.set()
+
+    def run_commands(self, commands: list[Command]) -> None:
+        while commands:
+            self._runner.run(commands)
+            commands = self._exchange.take_commands()
+
+    async def run(self, response: Response | None) -> None:
+        """Turns until the exchange is closed, or the response over. Without one nobody reads any more."""
+        exchange = self._exchange
+        while True:
+            self.run_commands(exchange.take_commands())
+            parts = exchange.take_parts()
+            self._endpoint.settle()
+            if response is not None:
+                await response.write(parts)
+            if exchange.closed:
+                self._endpoint.forget(exchange)
+                return
+            if response is not None and response.over:
+                return
+            if not parts and not exchange.wants_turn:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        with anyio.CancelScope(deadline=_deadline(self._exchange)):
+            await self._woken.wait()
+        self._woken = anyio.Event()
+        self._exchange.handle_timeout(anyio.current_time())
+
+
+def _deadline(exchange: HttpExchange) -> float:
+    deadline = exchange.next_deadline()
+    return math.inf if deadline is None else deadline

@@ -1,0 +1,68 @@
+"""Serves an ASGI application with uvicorn: faster than Hypercorn, on asyncio and uvloop only (`kvmcp[fast]`).
+
+uvicorn has no deadline for the head of a request and none for writing: put a proxy in front of it where strangers
+connect.
+"""
+
+import logging
+import ssl
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+from uvicorn.config import Config
+
+from kvmcp.io.endpoint import App
+from kvmcp.io.listening import BACKLOG, Listener
+
+IDLE_TIMEOUT: Final = 75
+"""Seconds that a connection is kept for another request, as under Hypercorn."""
+CONNECTIONS: Final = 4096
+"""Connections at once; further requests are answered 503."""
+
+
+class UvicornServer:
+    """Serves on listeners until `stop`; `grace` are the seconds that requests may then take to finish."""
+
+    def __init__(
+        self, app: App, listeners: Sequence[Listener], grace: float, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._listeners = listeners
+        config = Config(
+            app,
+            lifespan="off",  # whoever runs us holds `HttpApp.running`
+            loop="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            backlog=BACKLOG,
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=IDLE_TIMEOUT,
+            timeout_graceful_shutdown=max(1, round(grace)),
+        )
+        config.load()
+        config.ssl = tls
+        self._server = _Server(config)
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # It tells of every start and stop.
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        try:
+            await self._server.serve([listener.socket for listener in self._listeners])
+        finally:
+            for listener in self._listeners:
+                listener.close()
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Signals are taken by whoever runs us."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
