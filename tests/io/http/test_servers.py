@@ -49,9 +49,9 @@ def kind(request: pytest.FixtureRequest, anyio_backend_name: str) -> str:
 
 async def test_a_modern_conversation(kind: str) -> None:
     async with serving(kind=kind) as client:
-        assert (await client.call_modern("redis_set", key="a", value=[1]))["structuredContent"] == {
-            "ok": True
-        }
+        assert without_etag(
+            (await client.call_modern("redis_set", key="a", value=[1]))["structuredContent"]
+        ) == {"ok": True}
         found = await client.call_modern("redis_get", key="a")
         assert without_etag(found["structuredContent"]) == {"found": True, "value": [1]}
 
