@@ -32,8 +32,8 @@ def environment(
     return Environment(numbered(), lambda: NOW, max_result_chars, confirm_destructive)
 
 
-def redis_tools(sets: Sequence[str] = ("redis",)) -> list[Tool]:
-    return build_tools(Selection(sets), environment())
+def redis_tools(sets: Sequence[str] = ("redis",), max_result_chars: int = MAX_RESULT_CHARS) -> list[Tool]:
+    return build_tools(Selection(sets), environment(max_result_chars=max_result_chars))
 
 
 def stored(value: object) -> dict[str, Any]:
