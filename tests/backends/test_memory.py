@@ -1,20 +1,29 @@
 """The memory backend: the contract, and what only this store promises (room, its clock, exact scans, gaps)."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 
+import anyio
 import pytest
 
 from kvmcp.backends.base import Backend
-from kvmcp.backends.memory import MemoryBackend, Usage, backend as memory
-from kvmcp.backends.memory.backend import EXPIRED_PER_BATCH, SCAN_STEPS
+from kvmcp.backends.memory import MemoryBackend, Usage, scan
 from kvmcp.backends.memory.checks import ENTRY_OVERHEAD
+from kvmcp.backends.memory.keys import EXPIRED_PER_BATCH
 from kvmcp.backends.memory.keyspace import SLACK
+from kvmcp.backends.memory.scan import SCAN_STEPS
 from kvmcp.backends.ops import (
+    LOG_COUNT_LIFE_MS,
+    LOG_LIFE_MS,
+    LOST_UNKNOWN,
+    MAX_CLAIM_COUNT,
+    MAX_CLAIMS,
     MAX_VALUE_BYTES,
     Atomic,
     Change,
     Code,
     Delete,
+    Elements,
     Event,
     Exists,
     Expire,
@@ -22,20 +31,31 @@ from kvmcp.backends.ops import (
     Gap,
     Get,
     KeyIs,
+    LogPage,
     Message,
     Namespace,
     NsKey,
     Op,
     Page,
+    Pop,
     Publish,
+    Published,
+    Push,
+    QueueClaim,
+    Range,
+    ReadLog,
     Reply,
     Scan,
     Set,
+    SetAdd,
     Ttl,
     TtlReply,
+    Unmet,
 )
 from kvmcp.backends.watcher import WATCHER_BYTES, WATCHER_EVENTS
-from tests.backends.contract import BackendContract, Store, assert_refused, next_event
+from tests.backends.contract import BackendContract
+from tests.backends.harness import Store, assert_refused, next_event, plain, receivers
+from tests.backends.redis.dice import Dice, Names
 
 NAMESPACE = Namespace("acme")
 SPACE = NAMESPACE.space()
@@ -79,6 +99,9 @@ class Small:
         while page.cursor:
             page = self.page(pattern, count, page.cursor)
             yield page
+
+    async def move(self, seconds: float) -> None:
+        self.clock.now += seconds
 
     @property
     def usage(self) -> Usage:
@@ -207,7 +230,7 @@ def test_atomic_needs_room_only_for_what_it_leaves() -> None:
 
 def test_conditions_come_before_refusals() -> None:
     small = Small(max_keys=0)
-    assert small.ask(Atomic((Set(key("a"), b"1"),), (KeyIs(key("a"), b"1"),))) is None
+    assert small.ask(Atomic((Set(key("a"), b"1"),), (KeyIs(key("a"), b"1"),))) == Unmet(0, False)
     assert_refused(small.ask(Atomic((Set(key("a"), b"1"),))), Code.TOO_LARGE)
 
 
@@ -237,7 +260,7 @@ def test_ttl_is_in_milliseconds_and_never_zero(small: Small, passed: float, left
 
 
 def test_a_batch_happens_at_one_moment() -> None:
-    moments = iter([0.0, 1.0])
+    moments = iter([0.0, 0.0, 1.0])
     backend = MemoryBackend(clock=lambda: next(moments))
     backend.execute_now([Set(key("a"), b"1", 1000)])
     assert backend.execute_now([Get(key("a"))] * 3) == [None] * 3
@@ -311,7 +334,7 @@ def test_a_key_that_is_touched_often_has_one_place_in_the_heap(small: Small) -> 
     for _ in range(1000):
         small.put("a", ttl_ms=1000)
         small.clock.now += 0.5
-    assert len(small.backend._deadlines.heap) == 1
+    assert len(small.backend._keys.deadlines.heap) == 1
     assert small.ask(Get(key("a"))) == b"1"
 
 
@@ -321,7 +344,7 @@ def test_deadlines_that_no_longer_count_do_not_pile_up(small: Small) -> None:
     for i in range(10 * SLACK):
         small.put(str(i), ttl_ms=1000)
         small.ask(Delete((key(str(i)),)))
-    assert len(small.backend._deadlines.heap) <= 2 + SLACK
+    assert len(small.backend._keys.deadlines.heap) <= 2 + SLACK
     small.clock.now += 2
     assert small.ask(Get(key("a"))) is None
 
@@ -330,7 +353,7 @@ def test_removed_keys_leave_the_heap(small: Small) -> None:
     names = [str(i) for i in range(10 * SLACK)]
     small.put(*names, ttl_ms=1000)
     small.ask(Delete(tuple(key(name) for name in names)))
-    assert len(small.backend._deadlines.heap) <= SLACK
+    assert len(small.backend._keys.deadlines.heap) <= SLACK
 
 
 def test_a_key_filed_twice_under_one_moment_expires_once(small: Small) -> None:
@@ -340,7 +363,7 @@ def test_a_key_filed_twice_under_one_moment_expires_once(small: Small) -> None:
     small.ask(Expire(a, 2000))
     small.clock.now += 1
     small.backend.execute_now(())
-    assert len(small.backend._deadlines.heap) == 2
+    assert len(small.backend._keys.deadlines.heap) == 2
     small.clock.now += 1
     small.backend.execute_now(())
     assert small.usage == Usage(0, 0)
@@ -370,7 +393,7 @@ def test_a_scan_survives_the_compaction_of_what_it_walked_over(small: Small) -> 
     kept = names[::10]
     first = small.page(count=100)
     small.ask(Delete(tuple(key(name) for name in names if name not in kept)))
-    assert len(small.backend._spaces[SPACE].order) < 3 * len(kept) + SLACK
+    assert len(small.backend._keys.spaces[SPACE].order) < 3 * len(kept) + SLACK
     rest = small.page(count=1000, cursor=first.cursor)
     assert rest == Page(tuple(kept[10:]))
 
@@ -409,7 +432,7 @@ def test_a_page_looks_at_a_bounded_number_of_names() -> None:
 
 
 def test_a_page_counts_removed_keys_that_it_walks_over(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "SCAN_STEPS", 10)
+    monkeypatch.setattr(scan, "SCAN_STEPS", 10)
     small.put(*[f"{i:02}" for i in range(30)])
     small.ask(Delete(tuple(key(f"{i:02}") for i in range(25))))
     assert [len(page.names) for page in small.pages()] == [0, 0, 5]
@@ -420,6 +443,90 @@ def test_a_costly_pattern_looks_at_fewer_names(small: Small) -> None:
     pages = list(small.pages("*" + "a?" * 120 + "b*"))
     assert all(page.names == () for page in pages)
     assert 10 < len(pages) < 40
+
+
+# --- types
+
+
+def test_nothing_is_left_of_what_was_counted() -> None:
+    """Whatever was done to whatever type: once all keys are deleted, the store is empty."""
+    small = Small(max_bytes=10**9)
+    dice, names = Dice(7, "n"), Names()
+    for _ in range(3000):
+        batch = [names.put_in(op) for op in dice.batch()]
+        for op, reply in zip(batch, small.backend.execute_now(batch), strict=True):
+            names.take_out(op, reply)
+    spaces = small.backend._keys.spaces
+    keys = [NsKey(space.name, name) for space in spaces.values() for name in space.entries]
+    assert len(keys) == small.usage.keys > 50
+    for one in keys:
+        assert small.ask(Delete((one,))) == 1
+    assert small.usage == Usage(0, 0)
+
+
+def test_atomic_is_taken_back_where_collections_do_not_fit() -> None:
+    small = Small(max_bytes=ENTRY_OVERHEAD + 300)
+    small.ask(Push(key("a"), (b"1", b"2")))
+    before = small.usage
+    large = Push(key("a"), (b"3" * 200,))
+    for refused in (
+        large,
+        Atomic((Pop(key("a")), Publish(key("b"), b"1"), large)),
+        SetAdd(key("b"), (b"1" * 400,)),
+    ):
+        assert_refused(small.ask(refused), Code.TOO_LARGE)
+        assert small.usage == before
+    assert small.ask(Range(key("a"))) == Elements((b"1", b"2"), 2, 2)
+    assert small.ask(Atomic((large, Delete((key("a"),))))) == (3, 1)
+    assert small.usage == Usage(0, 0)
+
+
+def test_a_message_is_kept_for_its_life(small: Small) -> None:
+    news = key("news")
+    first = small.ask(Publish(news, b"1"))
+    assert isinstance(first, Published)
+    small.clock.now += LOG_LIFE_MS / 2000
+    second = small.ask(Publish(news, b"2"))
+    assert isinstance(second, Published)
+    small.clock.now += LOG_LIFE_MS / 2000
+    assert small.ask(ReadLog(news, 0)) == LogPage(((second.id, b"2"),), second.id, 0)
+    assert small.ask(ReadLog(news, int(first.id) - 1)) == LogPage(((second.id, b"2"),), second.id, 1)
+    small.clock.now += LOG_LIFE_MS / 2000
+    assert small.ask(ReadLog(news, int(first.id))) == LogPage((), second.id, 1)
+    third = small.ask(Publish(news, b"3"))
+    assert isinstance(third, Published) and int(third.id) == int(second.id) + 1
+
+
+def test_a_channel_that_was_silent_for_long_counts_on_from_a_later_number(small: Small) -> None:
+    news = key("news")
+    first = small.ask(Publish(news, b"1"))
+    assert isinstance(first, Published)
+    small.clock.now += LOG_COUNT_LIFE_MS / 1000 + 1
+    small.backend.execute_now(())
+    assert small.usage == Usage(0, 0)
+    silent = small.ask(ReadLog(news, int(first.id)))
+    assert isinstance(silent, LogPage) and (silent.messages, silent.lost) == ((), LOST_UNKNOWN)
+    again = small.ask(Publish(news, b"2"))
+    assert isinstance(again, Published) and int(again.id) > int(silent.cursor) > int(first.id)
+    assert small.ask(ReadLog(news, int(first.id))) == LogPage(((again.id, b"2"),), again.id, LOST_UNKNOWN)
+    assert small.ask(ReadLog(news, int(silent.cursor))) == LogPage(((again.id, b"2"),), again.id, 0)
+
+
+def test_a_cursor_from_before_the_store_began_is_told(small: Small) -> None:
+    page = small.ask(ReadLog(key("news"), int(small.clock.now * 1e6) - 1))
+    assert isinstance(page, LogPage) and page.lost == LOST_UNKNOWN
+
+
+def test_a_queue_has_a_largest_number_of_claims() -> None:
+    small, q = Small(max_bytes=10**9), key("q")
+    for _ in range(0, MAX_CLAIMS + 1000, 1000):
+        small.ask(Push(q, (b"1",) * 1000))
+    for _ in range(0, MAX_CLAIMS, MAX_CLAIM_COUNT):
+        claims = small.ask(QueueClaim(q, "me", 1000, MAX_CLAIM_COUNT))
+        assert isinstance(claims, tuple) and len(claims) == MAX_CLAIM_COUNT
+    assert_refused(small.ask(QueueClaim(q, "me", 1000)), Code.TOO_LARGE)
+    small.clock.now += 1
+    assert isinstance(small.ask(QueueClaim(q, "me", 1000, 7)), tuple)
 
 
 # --- watches
@@ -433,8 +540,8 @@ async def read(events: AsyncIterator[Event], amount: int) -> list[Event]:
 async def test_publish_counts_the_watchers(small: Small) -> None:
     watch, news = small.backend.watch, key("news")
     async with watch(channels=[news, news]), watch(channels=[news]), watch([news], [key("other")]):
-        assert small.ask(Publish(news, b"1")) == 2
-    assert small.ask(Publish(news, b"1")) == 0
+        assert receivers(small.ask(Publish(news, b"1"))) == 2
+    assert receivers(small.ask(Publish(news, b"1"))) == 0
 
 
 @pytest.mark.anyio
@@ -470,6 +577,55 @@ async def test_expiry_is_told_when_it_is_noticed(small: Small, names: tuple[str,
 
 
 @pytest.mark.anyio
+async def test_expiry_is_told_to_who_waits_though_nobody_calls(small: Small) -> None:
+    a, b = key("a"), key("b")
+    told: list[Event] = []
+
+    async def wait(events: AsyncIterator[Event]) -> None:
+        told.append(await next_event(events))
+
+    small.put("a", ttl_ms=20)
+    small.put("b")
+    async with small.backend.watch([a, b]) as one, small.backend.watch([b, a]) as two:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait, one)
+            tasks.start_soon(wait, two)
+            await anyio.wait_all_tasks_blocked()
+            assert told == []
+            small.clock.now += 0.021
+        assert told == [Change(a), Change(a)]
+        assert small.usage.keys == 1
+
+
+@pytest.mark.anyio
+async def test_a_wait_follows_the_end_of_its_keys(small: Small) -> None:
+    """Shorter, longer, none: each is a change, and the last one holds."""
+    a = key("a")
+    small.put("a", ttl_ms=3_600_000)
+    async with small.backend.watch([a]) as events, anyio.create_task_group() as tasks:
+        for ttl_ms in (10, 3_600_000, 20):
+            tasks.start_soon(small.backend.execute, [Expire(a, ttl_ms)])
+            assert await next_event(events) == Change(a)
+        tasks.start_soon(small.move, 0.019)
+        with anyio.move_on_after(0.1):
+            await anext(events)
+            raise AssertionError("told before its time")
+        tasks.start_soon(small.move, 0.002)
+        assert await next_event(events) == Change(a)
+        assert small.ask(Get(a)) is None
+
+
+@pytest.mark.anyio
+async def test_expiry_in_real_time() -> None:
+    a = key("a")
+    backend = MemoryBackend(clock=time.monotonic)
+    backend.execute_now([Set(a, b"1", 30)])
+    async with backend.watch([a]) as events:
+        assert await next_event(events) == Change(a)
+        assert backend.usage() == Usage(0, 0)
+
+
+@pytest.mark.anyio
 async def test_a_slow_watcher_loses_the_oldest_and_is_told(small: Small) -> None:
     a, news = key("a"), key("news")
     async with small.backend.watch([a], [news]) as slow, small.backend.watch(channels=[news]) as other:
@@ -484,7 +640,8 @@ async def test_a_slow_watcher_loses_the_oldest_and_is_told(small: Small) -> None
 
 
 @pytest.mark.anyio
-async def test_large_messages_are_bounded_in_bytes(small: Small) -> None:
+async def test_large_messages_are_bounded_in_bytes() -> None:
+    small = Small(max_bytes=10_000_000)
     news = key("news")
     large = b"1" * MAX_VALUE_BYTES
     room = WATCHER_BYTES // MAX_VALUE_BYTES
@@ -504,7 +661,7 @@ async def test_what_is_queued_can_be_read_after_the_end(small: Small) -> None:
     async with small.backend.watch(channels=[news]) as events:
         small.ask(Publish(news, b"1"))
         await small.backend.aclose()
-        assert [event async for event in events] == [Message(news, b"1")]
+        assert [plain(event) async for event in events] == [Message(news, b"1")]
 
 
 @pytest.mark.anyio

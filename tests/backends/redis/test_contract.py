@@ -6,7 +6,8 @@ import pytest
 
 from kvmcp.backends.ops import Namespace
 from kvmcp.backends.redis import RedisOptions, open_backend
-from tests.backends.contract import BackendContract, Store
+from tests.backends.contract import BackendContract
+from tests.backends.harness import Store
 from tests.backends.redis.conftest import let_time_pass
 from tests.backends.redis.servers import Cluster, RedisServer, SentinelSet
 

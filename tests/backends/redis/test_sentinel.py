@@ -10,10 +10,10 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from kvmcp.backends.ops import Atomic, Change, Code, Failure, Gap, Get, KeyIs, Namespace, Set
+from kvmcp.backends.ops import Atomic, Change, Code, Failure, Gap, Get, KeyIs, Namespace, Set, Unmet
 from kvmcp.backends.redis import RedisOptions
 from kvmcp.backends.redis.errors import NO_PRIMARY
-from tests.backends.contract import read_until
+from tests.backends.harness import read_until
 from tests.backends.redis.servers import SentinelSet, free_port
 from tests.backends.redis.stores import backend_at, eventually
 
@@ -34,7 +34,7 @@ async def test_the_primary_is_killed_under_load(sentinels: SentinelSet, namespac
     """With both replicas in sync nothing acknowledged before the kill's own moment is lost, nothing is doubled."""
     tally: Counter[str] = Counter()
     last_sure: dict[int, int] = {}
-    killed, done = anyio.Event(), anyio.Event()
+    warm, killed, done = anyio.Event(), anyio.Event(), anyio.Event()
 
     async def writer(index: int) -> None:
         """Counts up by compare-and-set from what it last knows, so that a write that came twice would show."""
@@ -45,11 +45,13 @@ async def test_the_primary_is_killed_under_load(sentinels: SentinelSet, namespac
             (reply,) = await backend.execute([step])
             if reply == (True,):
                 tally["acknowledged"] += 1
+                if tally["acknowledged"] == 200:
+                    warm.set()
                 tally["after"] += killed.is_set()
                 if tally["after"] == 200:
                     done.set()
                 number += 1
-            elif reply is None:
+            elif isinstance(reply, Unmet):
                 tally["doubled"] += 1  # somebody else's number, and there is nobody else
                 return
             else:
@@ -68,7 +70,8 @@ async def test_the_primary_is_killed_under_load(sentinels: SentinelSet, namespac
         async with anyio.create_task_group() as tasks:
             for index in range(10):
                 tasks.start_soon(writer, index)
-            await anyio.sleep(0.4)
+            with anyio.fail_after(15):
+                await warm.wait()
             await anyio.to_thread.run_sync(sentinels.primary.ask, "wait", "2", "1000")
             await anyio.to_thread.run_sync(sentinels.primary.kill)
             killed.set()

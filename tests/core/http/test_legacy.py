@@ -564,6 +564,8 @@ def test_a_get_stream_has_nothing_to_do_with_work() -> None:
     stream = Session(Web(), PRIMED).get()
     stream.exchange.complete(1, DONE, 0.0)
     stream.exchange.tell(1, HangUp(), 0.0)
+    stream.exchange.publish(ListChanged("tools"), 0.0)
+    stream.exchange.note_task("tk")
     assert stream.exchange.take_commands() == [] and not stream.ended
     stream.disconnect()
     assert stream.exchange.take_parts() == []

@@ -77,7 +77,7 @@ async def test_a_store_that_makes_wait(kind: str) -> None:
         for number in range(5):
             tasks.start_soon(get, number)
         with anyio.fail_after(PATIENCE):
-            while len(backend.batches) < 5:
+            while len(backend.batches) < 5:  # noqa: ASYNC110  # the store tells nobody
                 await anyio.sleep(0.01)
         backend.released.set()
     assert [result["structuredContent"] for result in results] == [{"found": False}] * 5
@@ -243,7 +243,7 @@ async def test_mounted_in_another_application(kind: str) -> None:
     site = Starlette(routes=[Mount("/kv", app)], lifespan=lambda _: app.running())
     async with (
         site.router.lifespan_context(site),
-        listening(site, kind=kind) as port,  # type: ignore[arg-type]  # Starlette's types are narrower than ASGI's
+        listening(site, kind=kind) as port,
         connected(port) as client,
     ):
         client.path = "/kv/mcp"

@@ -1,6 +1,6 @@
 """The keys of the memory store: by name, in the order of a scan, and by when they expire.
 
-Knows no operation and no limit; `backend` puts these together.
+Knows no operation and no limit; `keys` puts these together.
 """
 
 import heapq
@@ -9,9 +9,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import count
 from operator import attrgetter
-from typing import Final
+from typing import ClassVar, Final, Protocol, Self
 
 from msgspec import Struct
+
+from kvmcp.backends.ops import KeyType
 
 SLACK: Final = 64
 """Out-of-date items that a list may hold before it is worth compacting, besides one for each live one."""
@@ -20,17 +22,38 @@ NEVER: Final = math.inf
 GONE: Final = -math.inf
 
 
+class Held(Protocol):
+    """What a key holds that is not a plain value."""
+
+    kind: ClassVar[KeyType]
+    vanishes: ClassVar[bool]
+    """Whether a key ends with its last element."""
+
+    def __len__(self) -> int:
+        """Elements."""
+        ...
+
+    def copy(self) -> Self:
+        """One that does not change when this one does."""
+        ...
+
+
 class Entry(Struct, gc=False, eq=False):
     """A key that exists, or what is left of one where the scan order and the heap have not forgotten it yet.
 
-    Without the garbage collector's header: entries refer to text and numbers only, never to a container.
+    Without the garbage collector's header: what an entry refers to is text, numbers and containers of these, never
+    another entry.
     """
 
     space: str
     name: str
-    value: bytes
     seq: int
     """Its place in the scan order of its space; a key keeps it until it is removed."""
+    value: bytes | None = None
+    """None where the key holds a collection."""
+    held: Held | None = None
+    weight: int = 0
+    """Bytes of what it holds, as the store counts them."""
     deadline: float = NEVER
     """When it expires; `GONE` once it is removed, or for the rest of the `Atomic` that removes it."""
     filed: float = NEVER
@@ -56,7 +79,7 @@ class Space:
         self.created = 0
 
     def add(self, name: str) -> Entry:
-        entry = self.entries[name] = Entry(self.name, name, b"", self.created)
+        entry = self.entries[name] = Entry(self.name, name, self.created)
         self.order.append(entry)
         self.created += 1
         return entry

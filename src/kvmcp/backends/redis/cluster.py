@@ -11,7 +11,20 @@ from typing import Final
 import anyio
 from msgspec.structs import replace
 
-from kvmcp.backends.ops import Atomic, Delete, Exists, Failure, Op, Publish, Scan
+from kvmcp.backends.ops import (
+    Atomic,
+    Delete,
+    Exists,
+    Failure,
+    GetMany,
+    Op,
+    Publish,
+    QueueAck,
+    QueueClaim,
+    QueueExtend,
+    ReadLog,
+    Scan,
+)
 from kvmcp.backends.redis.address import Endpoint
 from kvmcp.backends.redis.errors import NO_CLUSTER, TIMED_OUT, class_of
 from kvmcp.backends.redis.greeting import Refused
@@ -173,10 +186,12 @@ def space_of(op: Op) -> str:
     match op:
         case Scan():
             return op.space
-        case Delete() | Exists():
+        case Delete() | Exists() | GetMany():
             return op.keys[0].space if op.keys else ""
-        case Publish():
+        case Publish() | ReadLog():
             return op.channel.space
+        case QueueClaim() | QueueAck() | QueueExtend():
+            return op.queue.space
         case Atomic():
             if op.conditions:
                 return op.conditions[0].key.space

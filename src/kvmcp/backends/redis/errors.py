@@ -8,6 +8,16 @@ from typing import Final
 
 import hiredis
 
+from kvmcp.backends.faults import (
+    NOT_A_STRING,
+    NOT_AN_INTEGER,
+    OVERFLOW,
+    TOO_LONG,
+    TOO_MANY,
+    TOO_MANY_CLAIMS,
+    TOO_MUCH,
+    WRONG_TYPE,
+)
 from kvmcp.backends.ops import Code, Failure
 
 REDIRECTIONS: Final = frozenset(("MOVED", "ASK", "TRYAGAIN"))
@@ -39,21 +49,31 @@ BY_CLASS: Final[dict[str, Failure]] = {
     "NOAUTH": _error("Redis wants a password; none is configured", False),
     "WRONGPASS": _error("Redis refuses the user name or password", False),
     "NOPERM": _error("the Redis user may not run this command or use this key", False),
-    "WRONGTYPE": Failure(Code.WRONG_TYPE, "the key holds something else than a value", False),
+    "WRONGTYPE": WRONG_TYPE,
     "CLUSTERDOWN": _away("the Redis Cluster does not serve all slots"),
     "MOVED": _error("the key's slot moved again and again; the cluster is being changed", True),
     "ASK": _error("the key's slot is on the move; the cluster is being changed", True),
     "TRYAGAIN": _error("the keys' slot is on the move; the cluster is being changed", True),
     "CROSSSLOT": _error("the keys of one operation belong to more than one namespace", False),
     "NOSCRIPT": _error("Redis forgot the script in the middle of a batch", True),
+    "NOTINT": NOT_AN_INTEGER,
+    "NOTTEXT": NOT_A_STRING,
+    "OVERFLOW": OVERFLOW,
+    "TOOLONG": TOO_LONG,
+    "TOOMANY": TOO_MANY,
+    "TOOMUCH": TOO_MUCH,
+    "TOOMANYCLAIMS": TOO_MANY_CLAIMS,
     "NOPROTO": _error("this server does not speak RESP3; Redis 7.0 or newer is needed", False),
 }
-"""Each error class that a caller may see. All of them mean that the command did not run."""
+"""Each error class that a caller may see, those of the script included. All of them mean that the command did not run."""
 
 UNKNOWN_CLASS: Final = _error("Redis refused the command", False)
 GARBAGE: Final = _error("what came from Redis was not its protocol", True)
 REPLY_TOO_LARGE: Final = Failure(
     Code.TOO_LARGE, "what is stored there is larger than a reply may be; another program wrote it", False
+)
+REPLIES_TOO_LARGE: Final = Failure(
+    Code.TOO_LARGE, "the answers to one batch are too large together; ask for fewer or smaller values", True
 )
 STRANGE_REPLY: Final = _error("Redis gave a reply of an unexpected kind", False)
 CLOSED: Final = Failure(Code.REDIS_NOT_CONNECTED, "the store is closed", False)

@@ -8,7 +8,6 @@ import hiredis
 from msgspec import Struct
 
 from kvmcp.backends.ops import Failure
-from kvmcp.backends.redis.commands import LOAD_SCRIPT
 from kvmcp.backends.redis.errors import (
     BY_CLASS,
     GARBAGE,
@@ -20,6 +19,7 @@ from kvmcp.backends.redis.errors import (
     failure_of,
 )
 from kvmcp.backends.redis.resp import Lost, Slot, pack
+from kvmcp.backends.redis.script import LOAD_SCRIPT
 
 OLDEST: Final = (7, 0)
 

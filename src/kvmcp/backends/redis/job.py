@@ -5,7 +5,7 @@ from typing import Final
 
 import hiredis
 
-from kvmcp.backends.ops import Atomic, Failure, Op, Reply, Scan, is_read
+from kvmcp.backends.ops import Failure, Op, Reply, Scan, is_read
 from kvmcp.backends.redis.address import Endpoint
 from kvmcp.backends.redis.commands import Commands, decode, error_in
 from kvmcp.backends.redis.errors import GARBAGE, REDIRECTIONS, class_of, lost_write
@@ -89,13 +89,20 @@ class Job:
         if self.redirects <= MAX_REDIRECTS:
             self.done, self.error, self.asked = False, None, asked
 
+    def stay_refused(self) -> None:
+        """Not to be followed after all: the refusal is the reply."""
+        self.done, self.asked = True, None
+
+    def ask_again(self) -> None:
+        """A read whose answer is not the right one."""
+        self.done, self.asked = False, None
+
     @property
     def redirected(self) -> bool:
         return self.error is not None and class_of(self.error) in REDIRECTIONS
 
     def send_script(self, commands: Commands) -> None:
         """Ask again with the script's text: Redis has forgotten it, so nothing ran."""
-        assert isinstance(self.op, Atomic)
         self.commands = (commands.evaluate(self.op, by_hash=False),)
         self.done, self.error = False, None
 
@@ -115,7 +122,7 @@ class Job:
                 return True
             self.settle(cause)
         else:
-            self.settle(lost_write(cause) if fate is Lost.UNANSWERED else cause)
+            self.settle(cause if fate is Lost.UNSENT else lost_write(cause))
         return False
 
 

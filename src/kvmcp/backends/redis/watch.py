@@ -11,6 +11,7 @@ What is not seen: anything while the connection is down. Watchers then get `Gap(
 """
 
 import math
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -23,12 +24,12 @@ from msgspec.structs import replace
 from kvmcp.backends.ops import Event, Failure, Message, NsKey
 from kvmcp.backends.redis.commands import Commands
 from kvmcp.backends.redis.errors import REDIRECTIONS, class_of
-from kvmcp.backends.redis.events import EventQueue
 from kvmcp.backends.redis.lane import Lane
 from kvmcp.backends.redis.options import RedisOptions
 from kvmcp.backends.redis.resp import Call, Push, Slot, pack
 from kvmcp.backends.redis.routes import Routes, Spawn
 from kvmcp.backends.redis.values import present
+from kvmcp.backends.watcher import EventQueue
 
 _Step: TypeAlias = tuple[bytes, ...]
 """A command, unpacked."""
@@ -39,6 +40,8 @@ ROUND: Final = 500
 EXPIRY_SLACK: Final = 0.001
 """Seconds after a key's end that it is looked at, so that Redis notices."""
 AFTER_REDIRECT: Final = 0.05
+_NUMBERED: Final = re.compile(rb"#([0-9]{1,20}) (.*)", re.DOTALL)
+"""What the script sends: the message's number in the channel's log, and its text. No JSON begins so."""
 
 
 class Watcher:
@@ -174,8 +177,10 @@ class Feed:
 
     def _message(self, channel: object, payload: object) -> None:
         if isinstance(channel, bytes) and isinstance(payload, bytes):
+            numbered = _NUMBERED.fullmatch(payload)
+            number, message = (numbered[1].decode(), numbered[2]) if numbered else ("", payload)
             for watcher in self._by_channel.get(channel, ()):
-                watcher.events.published(Message(watcher.channels[channel], present(payload)))
+                watcher.events.published(Message(watcher.channels[channel], present(message), number))
 
     # --- rounds
 
