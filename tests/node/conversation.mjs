@@ -4,10 +4,35 @@
 
 import { text } from "node:stream/consumers";
 
+const PATIENCE = 20_000; // milliseconds until a wait is given up: a bound, never an expectation
+
 /** `has(job)` gives a connected client and what its SDK does in its own way. */
 export async function report(has) {
   const job = JSON.parse(await text(process.stdin));
-  const { client, version, call, ping, listen } = await has(job);
+  const sdk = await has(job);
+  const said = await (job.kind === "converse" ? converse(job, sdk) : giveAndTake(job, sdk));
+  await sdk.client.close();
+  process.stdout.write(JSON.stringify(said));
+}
+
+/** What the server says of its own accord: progress, a question (the script has said who answers it), a change. */
+async function giveAndTake(job, { call, listen, onToolsChanged }) {
+  const progress = [];
+  const onprogress = (told) => progress.push([told.progress, told.total, told.message]);
+  await call("test_tool_with_progress", {}, { onprogress });
+  const elicited = await call("test_elicitation", { message: "Who are you?" });
+  const changed = new Promise((resolve, reject) => {
+    onToolsChanged(() => resolve(true));
+    setTimeout(() => reject(new Error("no change was told")), PATIENCE).unref();
+  });
+  const subscription = job.mode === "legacy" ? null : await listen({ toolsListChanged: true });
+  await call("test_trigger_tool_change", {});
+  await changed;
+  await subscription?.close();
+  return { progress, elicited, changed: true };
+}
+
+async function converse(job, { client, version, call, ping, listen }) {
   const answered = async (step, options) => {
     try {
       return { result: await call(...step, options) };
@@ -31,11 +56,14 @@ export async function report(has) {
   };
   for (const calls of job.together) said.together.push(await Promise.all(calls.map((step) => answered(step))));
   if (job.mode === "legacy") said.ping = await ping();
-  else said.listen = { honored: await listen({ toolsListChanged: true }) };
+  else {
+    const subscription = await listen({ toolsListChanged: true });
+    await subscription.close();
+    said.listen = { honored: subscription.honoredFilter };
+  }
   await cancelACall(call, job.cancel);
   said.after_cancel = await answered(job.cancel);
-  await client.close();
-  process.stdout.write(JSON.stringify(said));
+  return said;
 }
 
 async function listTools(client) {

@@ -6,17 +6,16 @@ import { report } from "./conversation.mjs";
 
 await report(async (job) => {
   const mode = ["legacy", "auto"].includes(job.mode) ? job.mode : { pin: job.mode };
-  const client = new Client({ name: "typescript2", version: "1" }, { versionNegotiation: { mode } });
+  const options = { capabilities: { elicitation: {} }, versionNegotiation: { mode } };
+  const client = new Client({ name: "typescript2", version: "1" }, options);
+  client.setRequestHandler("elicitation/create", async () => ({ action: "accept", content: job.filled_in }));
   await client.connect(new StreamableHTTPClientTransport(new URL(job.url)));
   return {
     client,
     version: () => client.getNegotiatedProtocolVersion(),
     call: (name, args, options) => client.callTool({ name, arguments: args }, options),
     ping: () => client.ping(),
-    listen: async (filter) => {
-      const subscription = await client.listen(filter);
-      await subscription.close();
-      return subscription.honoredFilter;
-    },
+    listen: (filter) => client.listen(filter),
+    onToolsChanged: (heard) => client.setNotificationHandler("notifications/tools/list_changed", heard),
   };
 });

@@ -77,6 +77,34 @@ async def connected(job: dict[str, Any]) -> AsyncIterator[tuple[Any, Any]]:
             yield streams
 
 
+async def give_and_take(job: dict[str, Any]) -> dict[str, Any]:
+    """What the server says of its own accord: progress, a question, a change."""
+    changed = anyio.Event()
+    progress: list[Any] = []
+
+    async def on_progress(*told: Any) -> None:
+        progress.append(told)
+
+    async def on_message(message: Any) -> None:
+        if isinstance(getattr(message, "root", None), types.ToolListChangedNotification):
+            changed.set()
+
+    async def answer(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        return types.ElicitResult(action="accept", content=job["filled_in"])
+
+    async with (
+        connected(job) as streams,
+        ClientSession(*streams, PATIENCE, elicitation_callback=answer, message_handler=on_message) as session,
+    ):
+        await session.initialize()
+        await session.call_tool("test_tool_with_progress", {}, progress_callback=on_progress)
+        elicited = await session.call_tool("test_elicitation", {"message": "Who are you?"})
+        await session.call_tool("test_trigger_tool_change", {})
+        with anyio.fail_after(PATIENCE.total_seconds()):
+            await changed.wait()
+    return {"progress": progress, "elicited": dump(elicited), "changed": True}
+
+
 async def converse(job: dict[str, Any]) -> dict[str, Any]:
     async with (
         connected(job) as streams,
@@ -99,4 +127,5 @@ async def converse(job: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     job = json.load(sys.stdin)
-    print(json.dumps(anyio.run(converse, job, backend=job["loop"])))
+    kind = {"converse": converse, "give_and_take": give_and_take}[job["kind"]]
+    print(json.dumps(anyio.run(kind, job, backend=job["loop"])))
