@@ -123,10 +123,20 @@ async def listen_tcp(host: str, port: int, *, reuse_port: bool = False) -> list[
     `reuse_port` lets several processes share the port.
     """
     found = await anyio.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return _listen_at_all([(family, address) for family, _, _, _, address in found], reuse_port)
+
+
+def bind_tcp(host: str, port: int, *, reuse_port: bool = False) -> list[Listener]:
+    """As `listen_tcp`, for where no event loop runs yet: the name is looked up here and now."""
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return _listen_at_all([(family, address) for family, _, _, _, address in found], reuse_port)
+
+
+def _listen_at_all(found: Sequence[tuple[int, tuple[object, ...]]], reuse_port: bool) -> list[Listener]:
     listeners: list[Listener] = []
     try:
-        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
-            if port == 0 and listeners:
+        for family, address in dict.fromkeys(found):
+            if address[1] == 0 and listeners:
                 address = (address[0], listeners[0].port, *address[2:])
             listeners.append(_listen_at(family, address, reuse_port))
     except BaseException:
