@@ -4,7 +4,7 @@ import gc
 import logging
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -42,6 +42,10 @@ class Bound(Struct, frozen=True):
     """In the order of the settings; those at standard input have none."""
     admin: list[Listener]
 
+    def ports(self) -> list[int]:
+        """Of TCP, in the order in which they were bound."""
+        return [at[0].port for at in (*(at for _, at in self.transports), self.admin) if at and at[0].address]
+
     def close(self) -> None:
         for listeners in (*(listeners for _, listeners in self.transports), self.admin):
             for listener in listeners:
@@ -75,7 +79,9 @@ def _check(settings: Settings) -> None:
     alone = next((name for name in settings.transport if name in ("stdio", "unix")), None)
     if settings.workers > 1 and alone is not None:
         raise StartError(f"--transport {alone} is for one process: leave --workers out")
-    _tls(settings)
+    if settings.admin_bind is not None and sum(name.startswith("http") for name in settings.transport) != 1:
+        raise StartError("--admin-bind goes with one --transport http: it is that one's health")
+    _tls(settings)  # Rather now than in each worker.
     if settings.http_server == "uvicorn" and settings.loop == "trio":
         raise StartError(
             "uvicorn does not run on trio: use --loop asyncio or uvloop, or --http-server hypercorn"
@@ -85,25 +91,25 @@ def _check(settings: Settings) -> None:
 # --- sockets ----------------------------------------------------------------------------------------------------
 
 
-def _bind(settings: Settings, *, shared: bool = False, like: Bound | None = None) -> Bound:
-    """All that the settings name. `shared`: other processes do so, too; `like`: at the ports that they have."""
+def _bind(settings: Settings, shared: Iterable[int] = ()) -> Bound:
+    """All that the settings name; with `shared`, at these ports, where other processes listen, too."""
+    ports = iter(shared)
     transports: list[tuple[str, list[Listener]]] = []
     admin: list[Listener] = []
     bound = Bound(transports, admin)
     try:
-        for index, transport in enumerate(settings.transport):
+        for transport in settings.transport:
             name, _, port = transport.partition(":")
             if name == "stdio":
                 transports.append((name, []))
             elif name == "unix":
                 transports.append((name, [_bind_unix(settings)]))
             else:
-                number = _port(settings, name, port) if like is None else like.transports[index][1][0].port
-                transports.append((name, _bind_tcp(settings.host, number, shared)))
+                number = _port(settings, name, port)
+                transports.append((name, _bind_tcp(settings.host, number, next(ports, None))))
         if settings.admin_bind is not None:
             host, _, port = settings.admin_bind.rpartition(":")
-            number = int(port) if like is None else like.admin[0].port
-            admin += _bind_tcp(host.strip("[]"), number, shared)
+            admin += _bind_tcp(host.strip("[]"), int(port), next(ports, None))
     except BaseException:
         bound.close()
         raise
@@ -116,9 +122,9 @@ def _port(settings: Settings, name: str, port: str) -> int:
     return settings.port if settings.port is not None else DEFAULT_PORTS[name]
 
 
-def _bind_tcp(host: str, port: int, shared: bool) -> list[Listener]:
+def _bind_tcp(host: str, port: int, shared: int | None) -> list[Listener]:
     try:
-        return bind_tcp(host, port, reuse_port=shared)
+        return bind_tcp(host, port if shared is None else shared, reuse_port=shared is not None)
     except OSError as error:
         raise StartError(
             f"cannot listen on {_shown(host, port)}: {error.strerror or error}; choose another --port or --host"
@@ -162,9 +168,9 @@ def _serve_in_workers(server: Server, settings: Settings, run: Run, first: Bound
 
     `first` was bound without sharing: had another program the port, that would have failed.
     """
+    ports = first.ports()
     first.close()
-    sockets = [_bind(settings, shared=True, like=first)]
-    sockets += [_bind(settings, shared=True, like=sockets[0]) for _ in range(1, settings.workers)]
+    sockets = [_bind(settings, ports) for _ in range(settings.workers)]
 
     def work(index: int, lifeline: int) -> int:
         for other in sockets:

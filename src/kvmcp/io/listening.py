@@ -16,6 +16,7 @@ import ssl
 import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Final, TypeAlias, cast
@@ -111,7 +112,8 @@ class Listener:
         """Listen no more; a socket file goes with it, unless it is another's by now."""
         if self.socket.fileno() < 0:
             return
-        anyio.notify_closing(self.socket)
+        with suppress(RuntimeError):  # No loop runs: then nobody waits for it, either.
+            anyio.notify_closing(self.socket)
         self.socket.close()
         if self._node is not None and _node(self._path) == self._node:
             os.unlink(self._path)
