@@ -107,7 +107,7 @@ def serve(settings: Settings) -> int:
     if settings.transport != ("stdio",):
         from kvmcp.network import serve_network  # HTTP is heavy, and most servers have one client, at a pipe.
 
-        return serve_network(server, settings, _run)
+        return serve_network(server, settings, run_loop)
     if os.isatty(0):
         logger.warning(
             "waiting for an MCP client on standard input; Ctrl-D ends, `kvmcp serve --help` explains"
@@ -121,7 +121,7 @@ def serve(settings: Settings) -> int:
         gc.enable()
         await server.serve_stdio(at_end=_hold_signals)
 
-    _run(settings, main)
+    run_loop(settings, main)
     return 0
 
 
@@ -133,7 +133,7 @@ def _hold_signals() -> None:
 ResultT = TypeVar("ResultT")
 
 
-def _run(settings: Settings, main: Callable[[], Awaitable[ResultT]]) -> ResultT:
+def run_loop(settings: Settings, main: Callable[[], Awaitable[ResultT]]) -> ResultT:
     if settings.loop == "uvloop":
         return anyio.run(main, backend="asyncio", backend_options={"use_uvloop": True})
     return anyio.run(main, backend=settings.loop)
@@ -211,7 +211,7 @@ def call_tool(settings: Settings, name: str, arguments: bytes) -> ToolResult:
         async with server.running():
             await server.serve(transport)
 
-    _run(settings, main)
+    run_loop(settings, main)
     response = msgspec.json.decode(transport.written, type=_CallResponse)
     if response.result is None:
         raise Refused("no answer" if response.error is None else response.error.message)

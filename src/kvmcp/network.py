@@ -1,12 +1,15 @@
-"""Serves on the network: whichever transports the settings name, in one process, over one store."""
+"""Serves on the network: whichever transports the settings name, over one store, in one process or several."""
 
+import gc
 import logging
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import anyio
+from msgspec import Struct
 
 from kvmcp.assembly import StartError
 from kvmcp.config import DEFAULT_PORTS, Settings
@@ -15,13 +18,11 @@ from kvmcp.core.limits import Limits
 from kvmcp.io.asgi import HttpApp, HttpOptions
 from kvmcp.io.endpoint import App
 from kvmcp.io.hypercorn import HypercornServer
-from kvmcp.io.listening import Listener, ListenLimits, listen_tcp, listen_unix
+from kvmcp.io.listening import Listener, ListenLimits, bind_tcp, listen_unix
+from kvmcp.io.workers import STOP, UNUSABLE, Workers, until_orphaned
 from kvmcp.server import Server
 
 logger = logging.getLogger("kvmcp.server")
-
-LAST_SECOND: Final = 1.0
-"""Seconds after the shutdown grace in which whatever still runs is cancelled and ends."""
 
 
 class Service(Protocol):
@@ -34,13 +35,34 @@ class Service(Protocol):
 Run = Callable[[Settings, Callable[[], Awaitable[int]]], int]
 
 
+class Bound(Struct, frozen=True):
+    """The sockets of one process, bound before its event loop and those of other processes began."""
+
+    transports: list[tuple[str, list[Listener]]]
+    """In the order of the settings; those at standard input have none."""
+    admin: list[Listener]
+
+    def ports(self) -> list[int]:
+        """Of TCP, in the order in which they were bound."""
+        return [at[0].port for at in (*(at for _, at in self.transports), self.admin) if at and at[0].address]
+
+    def close(self) -> None:
+        for listeners in (*(listeners for _, listeners in self.transports), self.admin):
+            for listener in listeners:
+                listener.close()
+
+
 def serve_network(server: Server, settings: Settings, run: Run) -> int:
     """Serve until a signal comes; the exit status. `run` runs a coroutine function on the loop that is set.
 
     Raises StartError where an address is taken, a file cannot be read, or settings do not fit each other.
     """
     _check(settings)
-    return run(settings, lambda: _serve(server, settings))
+    bound = _bind(settings)
+    _announce(settings, bound)
+    if settings.workers == 1:
+        return run(settings, lambda: _serve(server, settings, bound))
+    return _serve_in_workers(server, settings, run, bound)
 
 
 def _check(settings: Settings) -> None:
@@ -54,58 +76,44 @@ def _check(settings: Settings) -> None:
         raise StartError("--tls-cert and --tls-key go together: give both or none")
     if settings.workers > 1 and settings.backend.startswith("memory:"):
         raise StartError("--workers above 1 needs a store that processes share: --backend redis://…")
+    alone = next((name for name in settings.transport if name in ("stdio", "unix")), None)
+    if settings.workers > 1 and alone is not None:
+        raise StartError(f"--transport {alone} is for one process: leave --workers out")
+    if settings.admin_bind is not None and sum(name.startswith("http") for name in settings.transport) != 1:
+        raise StartError("--admin-bind goes with one --transport http: it is that one's health")
+    _tls(settings)  # Rather now than in each worker.
     if settings.http_server == "uvicorn" and settings.loop == "trio":
         raise StartError(
             "uvicorn does not run on trio: use --loop asyncio or uvloop, or --http-server hypercorn"
         )
 
 
-async def _serve(server: Server, settings: Settings) -> int:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with server.running():
-            services = [
-                service for name in settings.transport for service in await _open(server, settings, name)
-            ]
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_stop_on, signals, server, services, tasks.cancel_scope)
-                async with anyio.create_task_group() as running:
-                    for service in services:
-                        running.start_soon(service.run)
-                tasks.cancel_scope.cancel()
-    return 0
+# --- sockets ----------------------------------------------------------------------------------------------------
 
 
-async def _stop_on(
-    signals: AsyncIterator[signal.Signals],
-    server: Server,
-    services: Sequence[Service],
-    scope: anyio.CancelScope,
-) -> None:
-    """The first signal begins the end, the second does not wait for anybody."""
-    stopping = False
-    async for number in signals:
-        logger.info("%s: %s", number.name, "ending at once" if stopping else "stopping")
-        if stopping:
-            scope.cancel()
-            return
-        stopping = True
-        server.stop()
-        for service in services:
-            service.stop()
-
-
-async def _open(server: Server, settings: Settings, transport: str) -> list[Service]:
-    name, _, port = transport.partition(":")
-    if name == "stdio":
-        return [_Stdio(server)]
-    if name == "http":
-        return await _open_http(server, settings, _port(settings, name, port))
-    if name == "websocket":
-        return [await _open_websocket(server, settings, _port(settings, name, port))]
-    if name == "tcp":
-        listeners = await _listen(settings.host, _port(settings, name, port))
-        return [_open_lines(server, settings, listeners)]
-    return [_open_lines(server, settings, [_listen_unix(settings)])]
+def _bind(settings: Settings, shared: Iterable[int] = ()) -> Bound:
+    """All that the settings name; with `shared`, at these ports, where other processes listen, too."""
+    ports = iter(shared)
+    transports: list[tuple[str, list[Listener]]] = []
+    admin: list[Listener] = []
+    bound = Bound(transports, admin)
+    try:
+        for transport in settings.transport:
+            name, _, port = transport.partition(":")
+            if name == "stdio":
+                transports.append((name, []))
+            elif name == "unix":
+                transports.append((name, [_bind_unix(settings)]))
+            else:
+                number = _port(settings, name, port)
+                transports.append((name, _bind_tcp(settings.host, number, next(ports, None))))
+        if settings.admin_bind is not None:
+            host, _, port = settings.admin_bind.rpartition(":")
+            admin += _bind_tcp(host.strip("[]"), int(port), next(ports, None))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 def _port(settings: Settings, name: str, port: str) -> int:
@@ -114,9 +122,9 @@ def _port(settings: Settings, name: str, port: str) -> int:
     return settings.port if settings.port is not None else DEFAULT_PORTS[name]
 
 
-async def _listen(host: str, port: int) -> list[Listener]:
+def _bind_tcp(host: str, port: int, shared: int | None) -> list[Listener]:
     try:
-        return await listen_tcp(host, port)
+        return bind_tcp(host, port if shared is None else shared, reuse_port=shared is not None)
     except OSError as error:
         raise StartError(
             f"cannot listen on {_shown(host, port)}: {error.strerror or error}; choose another --port or --host"
@@ -125,6 +133,141 @@ async def _listen(host: str, port: int) -> list[Listener]:
 
 def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bind_unix(settings: Settings) -> Listener:
+    if not settings.path:
+        raise StartError("--transport unix needs --path, where its socket is to be")
+    try:
+        return listen_unix(settings.path)
+    except OSError as error:
+        raise StartError(f"cannot listen on {settings.path}: {error.strerror or error}") from None
+
+
+_SPOKEN: Final = {"http": "MCP over HTTP", "websocket": "MCP over WebSocket", "tcp": "MCP in lines"}
+
+
+def _announce(settings: Settings, bound: Bound) -> None:
+    secure = "s" if settings.tls_cert else ""
+    schemes = {"http": f"http{secure}://%s/mcp", "websocket": f"ws{secure}://%s/mcp"}
+    for name, listeners in bound.transports:
+        for listener in listeners:
+            address = schemes.get(name, "%s") % listener.name
+            logger.info("%s: %s", _SPOKEN.get(name, "MCP in lines"), address)
+    for listener in bound.admin:
+        logger.info("health and metrics: http://%s/", listener.name)
+
+
+# --- one process, or several --------------------------------------------------------------------------------------
+
+
+def _serve_in_workers(server: Server, settings: Settings, run: Run, first: Bound) -> int:
+    """A worker has sockets of its own at the common port (SO_REUSEPORT), so that the kernel spreads connections
+    evenly; from one socket whoever woke first would take all that wait. They outlive the worker: what has come
+    to them is served by its successor.
+
+    `first` was bound without sharing: had another program the port, that would have failed.
+    """
+    ports = first.ports()
+    first.close()
+    sockets = [_bind(settings, ports) for _ in range(settings.workers)]
+
+    def work(index: int, lifeline: int) -> int:
+        for other in sockets:
+            if other is not sockets[index]:
+                other.close()
+        try:
+            return run(settings, lambda: _serve(server, settings, sockets[index], lifeline))
+        except StartError as error:
+            logger.error("%s", error)
+            return UNUSABLE
+
+    def close() -> None:
+        for bound in sockets:
+            bound.close()
+
+    gc.freeze()  # What is there now stays in memory that all processes share.
+    logger.info("%d workers", settings.workers)
+    try:
+        return Workers(settings.workers, work, settings.shutdown_grace, close).run()
+    finally:
+        close()
+
+
+async def _serve(server: Server, settings: Settings, bound: Bound, lifeline: int | None = None) -> int:
+    """`lifeline` is that of a worker."""
+    with anyio.open_signal_receiver(*(STOP if lifeline is not None else _SIGNALS)) as signals:
+        async with server.running():
+            services = [
+                service
+                for name, at in bound.transports
+                for service in _open(server, settings, name, at, bound.admin)
+            ]
+            async with anyio.create_task_group() as tasks:
+                end = _End(server, services, tasks.cancel_scope)
+                if lifeline is None:
+                    tasks.start_soon(end.on_signals, signals)
+                else:
+                    tasks.start_soon(end.on_signals_of_parent, signals)
+                    tasks.start_soon(end.when_orphaned, lifeline)
+                async with anyio.create_task_group() as running:
+                    for service in services:
+                        running.start_soon(service.run)
+                tasks.cancel_scope.cancel()
+    return 0
+
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class _End:
+    """What signals do: first everybody may finish, then nobody is waited for."""
+
+    def __init__(self, server: Server, services: Sequence[Service], scope: anyio.CancelScope) -> None:
+        self._server = server
+        self._services = services
+        self._scope = scope
+        self._begun = False
+
+    async def on_signals(self, signals: AsyncIterator[signal.Signals]) -> None:
+        """The first begins the end, the second does not wait for anybody."""
+        async for number in signals:
+            logger.info("%s: %s", number.name, "ending at once" if self._begun else "stopping")
+            if self._begun:
+                self._scope.cancel()
+            self._begin()
+
+    async def on_signals_of_parent(self, signals: AsyncIterator[signal.Signals]) -> None:
+        """In a worker each signal has one meaning, however often it comes, and the parent writes the log."""
+        async for number in signals:
+            if number == signal.SIGQUIT:
+                self._scope.cancel()
+            self._begin()
+
+    async def when_orphaned(self, lifeline: int) -> None:
+        await until_orphaned(lifeline)
+        if not self._begun:
+            logger.error("the parent of this worker is gone: stopping")
+        self._begin()
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._server.stop()
+            for service in self._services:
+                service.stop()
+
+
+def _open(
+    server: Server, settings: Settings, name: str, listeners: list[Listener], admin: list[Listener]
+) -> list[Service]:
+    if name == "stdio":
+        return [_Stdio(server)]
+    if name == "http":
+        return _open_http(server, settings, listeners, admin)
+    if name == "websocket":
+        return [_open_websocket(server, settings, listeners)]
+    return [_open_lines(server, settings, listeners)]
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -143,20 +286,15 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 # --- HTTP -----------------------------------------------------------------------------------------------------
 
 
-async def _open_http(server: Server, settings: Settings, port: int) -> list[Service]:
+def _open_http(
+    server: Server, settings: Settings, listeners: list[Listener], admin: list[Listener]
+) -> list[Service]:
     app = server.http_app(_http_options(settings, settings.host))
-    tls = _tls(settings)
-    limits = Limits(shutdown_grace=settings.shutdown_grace)
-    listeners = await _listen(settings.host, port)
-    scheme = "http" if tls is None else "https"
-    for listener in listeners:
-        logger.info("MCP over HTTP: %s://%s/mcp", scheme, listener.name)
-    services: list[Service] = [_Http(app, _http_service(app, listeners, settings, limits, tls))]
+    service = partial(_http_service, settings=settings, limits=Limits(shutdown_grace=settings.shutdown_grace))
+    services: list[Service] = [_Http(app, service(app, listeners, tls=_tls(settings)))]
     if settings.admin_bind is not None:
-        host, _, admin_port = settings.admin_bind.rpartition(":")
-        admin = await _listen(host.strip("[]"), int(admin_port))
-        logger.info("health and metrics: http://%s/", admin[0].name)
-        services.append(_http_service(app.operators(host), admin, settings, limits, None))
+        host, _, _ = settings.admin_bind.rpartition(":")
+        services.append(service(app.operators(host), admin, tls=None))
     return services
 
 
@@ -173,7 +311,9 @@ def _http_options(settings: Settings, bound: str) -> HttpOptions:
 
 def _has_replicas(settings: Settings) -> bool:
     """Whether other processes may serve the same clients: they would need the store and the key in common."""
-    return not settings.backend.startswith("memory:") and settings.state_key is not None
+    return not settings.backend.startswith("memory:") and (
+        settings.state_key is not None or settings.workers > 1
+    )
 
 
 def _http_service(
@@ -204,30 +344,24 @@ class _Http:
 # --- WebSocket and lines ---------------------------------------------------------------------------------------
 
 
-async def _open_websocket(server: Server, settings: Settings, port: int) -> Service:
+def _open_websocket(server: Server, settings: Settings, listeners: list[Listener]) -> Service:
     from kvmcp.io.serving import websocket_acceptor
     from kvmcp.io.websocket.limits import WebSocketLimits
 
     guard = Guard(settings.host, settings.allowed_host or (), settings.allowed_origin or ())
-    tls = _tls(settings)
-    listeners = await _listen(settings.host, port)
-    for listener in listeners:
-        logger.info("MCP over WebSocket: %s://%s/mcp", "ws" if tls is None else "wss", listener.name)
     return websocket_acceptor(
         server,
         listeners,
         guard,
         limits=WebSocketLimits(compression=settings.ws_compression),
         listening=ListenLimits(shutdown_grace=settings.shutdown_grace),
-        tls=tls,
+        tls=_tls(settings),
     )
 
 
 def _open_lines(server: Server, settings: Settings, listeners: list[Listener]) -> Service:
     from kvmcp.io.serving import lines_acceptor
 
-    for listener in listeners:
-        logger.info("MCP in lines: %s", listener.name)
     return lines_acceptor(
         server,
         listeners,
@@ -235,15 +369,6 @@ def _open_lines(server: Server, settings: Settings, listeners: list[Listener]) -
         listening=ListenLimits(shutdown_grace=settings.shutdown_grace),
         tls=_tls(settings) if listeners[0].address is not None else None,
     )
-
-
-def _listen_unix(settings: Settings) -> Listener:
-    if not settings.path:
-        raise StartError("--transport unix needs --path, where its socket is to be")
-    try:
-        return listen_unix(settings.path)
-    except OSError as error:
-        raise StartError(f"cannot listen on {settings.path}: {error.strerror or error}") from None
 
 
 # --- standard input and output ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import ssl
 import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Final, TypeAlias, cast
@@ -111,7 +112,8 @@ class Listener:
         """Listen no more; a socket file goes with it, unless it is another's by now."""
         if self.socket.fileno() < 0:
             return
-        anyio.notify_closing(self.socket)
+        with suppress(RuntimeError):  # No loop runs: then nobody waits for it, either.
+            anyio.notify_closing(self.socket)
         self.socket.close()
         if self._node is not None and _node(self._path) == self._node:
             os.unlink(self._path)
@@ -123,10 +125,20 @@ async def listen_tcp(host: str, port: int, *, reuse_port: bool = False) -> list[
     `reuse_port` lets several processes share the port.
     """
     found = await anyio.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return _listen_at_all([(family, address) for family, _, _, _, address in found], reuse_port)
+
+
+def bind_tcp(host: str, port: int, *, reuse_port: bool = False) -> list[Listener]:
+    """As `listen_tcp`, for where no event loop runs yet: the name is looked up here and now."""
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return _listen_at_all([(family, address) for family, _, _, _, address in found], reuse_port)
+
+
+def _listen_at_all(found: Sequence[tuple[int, tuple[object, ...]]], reuse_port: bool) -> list[Listener]:
     listeners: list[Listener] = []
     try:
-        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
-            if port == 0 and listeners:
+        for family, address in dict.fromkeys(found):
+            if address[1] == 0 and listeners:
                 address = (address[0], listeners[0].port, *address[2:])
             listeners.append(_listen_at(family, address, reuse_port))
     except BaseException:

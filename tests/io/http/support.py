@@ -61,6 +61,8 @@ class Mcp:
         self.http = http
         self.path = path
         self.session: dict[str, str] = {}
+        self.direct = True
+        """Whether there is no proxy between: nginx obeys this header and keeps it for itself."""
 
     async def call_modern(self, tool: str, **arguments: Json) -> Json:
         message = modern("tools/call", name=tool, arguments=arguments)
@@ -99,7 +101,7 @@ class Mcp:
         async with self.http.stream(method, self.path, content=content, headers=sent) as response:
             assert response.status_code == 200, await response.aread()
             assert response.headers["content-type"] == "text/event-stream"
-            assert response.headers["x-accel-buffering"] == "no"
+            assert not self.direct or response.headers["x-accel-buffering"] == "no"
             async with aclosing(cast(AsyncGenerator[bytes], response.aiter_raw())) as chunks:
                 yield Events(chunks)
 
