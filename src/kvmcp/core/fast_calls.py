@@ -14,8 +14,8 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from kvmcp.core.exchange import WAITING_FOR_BACKEND, Exchange, Exchanges
-from kvmcp.core.jsonrpc import REQUEST_BYTES, decode_envelope
 from kvmcp.core.json_text import too_deep
+from kvmcp.core.jsonrpc import REQUEST_BYTES, decode_envelope
 from kvmcp.core.methods import Admitted
 from kvmcp.core.plan import AskBackend
 from kvmcp.core.service import Service

@@ -74,7 +74,13 @@ class LegacyDialect:
             return jsonrpc.response(id, projection.result_body(result, self.version))
         structured = result.structured
         # The hot path: data only. Joined by hand, because the data are JSON already (see benchmarks/core.py).
-        if structured is None or result.content or result.notes or result.is_error or result.meta is not UNSET:
+        if (
+            structured is None
+            or result.content
+            or result.notes
+            or result.is_error
+            or result.meta is not UNSET
+        ):
             return self._tool_result(id, result)
         text = _encode(structured.decode())
         if self._takes(structured):

@@ -131,7 +131,13 @@ class ModernDialect:
             return jsonrpc.response(id, self._result(result))
         structured = result.structured
         # The hot path: data only. Joined by hand, because the data are JSON already (see benchmarks/core.py).
-        if structured is None or result.content or result.notes or result.is_error or result.meta is not UNSET:
+        if (
+            structured is None
+            or result.content
+            or result.notes
+            or result.is_error
+            or result.meta is not UNSET
+        ):
             return self._tool_result(id, result)
         return _join((_HEAD, id, _TEXT, _encode(structured.decode()), _DATA, structured, self._end))
 
