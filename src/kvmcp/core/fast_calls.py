@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import Raw, Struct, field
 
 from kvmcp.core.exchange import WAITING_FOR_BACKEND, Exchange, Exchanges
 from kvmcp.core.json_text import too_deep
@@ -19,9 +19,17 @@ from kvmcp.core.jsonrpc import REQUEST_BYTES, decode_envelope
 from kvmcp.core.methods import Admitted
 from kvmcp.core.plan import AskBackend
 from kvmcp.core.service import Service
-from kvmcp.core.wire.params import CallParams
 
-_decode_call = msgspec.json.Decoder(CallParams).decode
+
+class _Params(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """Params without a client's answers and what else asks for more than the call."""
+
+    name: str
+    arguments: Raw = Raw(b"{}")
+    meta: Raw = field(name="_meta", default=Raw())
+
+
+_decode_params = msgspec.json.Decoder(_Params).decode
 
 _METHOD: Final = "tools/call"
 _CALL_BYTES: Final = REQUEST_BYTES + len(_METHOD)
@@ -64,14 +72,12 @@ class FastCalls:
                     return place
                 if length > 2 * depth and too_deep(line, depth):
                     return place
-                call = _decode_call(params)
+                call = _decode_params(params)
                 tool = find_tool(call.name)
                 if tool is None or tool.task_support != "forbidden":
                     return place
                 arguments = tool.arguments.decode(call.arguments)
             except _UNREADABLE:
-                return place
-            if call.input_responses or call.request_state is not UNSET:
                 return place
             admitted = legacy
             if call.meta:

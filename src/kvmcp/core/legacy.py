@@ -83,7 +83,7 @@ class LegacyDialect:
         ):
             return self._tool_result(id, result)
         text = _encode(structured.decode())
-        if self._takes(structured):
+        if self._structured and structured[:1] == b"{":
             return _join((_HEAD, id, _TEXT, text, _DATA, structured, _END))
         return _join((_HEAD, id, _TEXT, text, _NO_DATA))
 
@@ -95,16 +95,12 @@ class LegacyDialect:
     def _tool_result(self, id: Id, result: ToolResult) -> bytes:
         structured = result.structured
         data = b""
-        if structured is not None and self._takes(structured):
+        if structured is not None and self._structured and structured[:1] == b"{":
             data = b',"structuredContent":%b' % structured
         blocks = _encode(projection.result_content(result, self.version))
         error = b',"isError":true' if result.is_error else b""
         meta = b"" if isinstance(result.meta, UnsetType) else b',"_meta":%b' % bytes(result.meta)
         return b'{"jsonrpc":"2.0","id":%b,"result":{"content":%b%b%b%b}}' % (id, blocks, data, error, meta)
-
-    def _takes(self, structured: bytes) -> bool:
-        """Whether the revision has `structuredContent`; it is an object there."""
-        return self._structured and structured[:1] == b"{"
 
     # --- refusals ---
 
