@@ -5,6 +5,7 @@ Knows messages, not bytes on a stream (`connection` frames them) nor what become
 `kvmcp.core.commands`.
 """
 
+from collections.abc import Sequence
 from math import inf, isfinite
 from typing import Final
 
@@ -23,6 +24,7 @@ from kvmcp.core.errors import (
     clip,
 )
 from kvmcp.core.exchange import Exchange, Exchanges, Phase
+from kvmcp.core.fast_calls import FastCalls
 from kvmcp.core.jsonrpc import (
     Batch,
     ErrorResponse,
@@ -100,6 +102,7 @@ class ServerSession:
         self._exchanges.asking = self._asking
         self._exchanges.start_task = self._start_task
         self._exchanges.held_is_ready = self._acknowledge
+        self._fast_calls = FastCalls(service, self._exchanges)
         self._tasks = tasks
         self._own_tasks: Tasks | None = None
         self._modern_only = False
@@ -124,6 +127,16 @@ class ServerSession:
             self._request(message)
         else:
             self._receive(message)
+
+    def receive_calls(self, lines: Sequence[object], start: int, now: float) -> int:
+        """Begin the calls among whole messages, from `start` on, that are quickly begun (see `fast_calls`).
+
+        Gives the place of the first that is not: it is to be received by itself.
+        """
+        self._exchanges.now = now
+        if self._ending is not None:
+            return start
+        return self._fast_calls.begin(lines, start, self._legacy, self._remembered)
 
     def receive(self, message: Message, now: float) -> None:
         """One decoded message arrived."""

@@ -22,7 +22,7 @@ from kvmcp.config import load
 from kvmcp.core import ListChanged
 from kvmcp.logs import configure
 from kvmcp.network import serve_network
-from kvmcp.tools.surface import TOOL_SETS
+from tests.tools.support import redis_tools
 
 SPACE: Final = Namespace("fixture")
 CHANNEL: Final = SPACE.key("announcements", "c")
@@ -105,7 +105,7 @@ def main() -> int:
     server = Replica(
         "replica",
         backend=open_backend(settings),
-        items=TOOL_SETS["redis"],
+        items=redis_tools(),
         namespace=settings.namespace,
         state_key=settings.state_key,
     )
