@@ -59,8 +59,8 @@ def serve_network(server: Server, settings: Settings, run: Run) -> int:
     """
     _check(settings)
     bound = _bind(settings)
-    _announce(settings, bound)
     if settings.workers == 1:
+        _announce(settings, bound)
         return run(settings, lambda: _serve(server, settings, bound))
     return _serve_in_workers(server, settings, run, bound)
 
@@ -169,7 +169,7 @@ def _serve_in_workers(server: Server, settings: Settings, run: Run, first: Bound
     `first` was bound without sharing: had another program the port, that would have failed.
     """
     ports = first.ports()
-    first.close()
+    first.close()  # Nobody knows of it yet.
     sockets = [_bind(settings, ports) for _ in range(settings.workers)]
 
     def work(index: int, lifeline: int) -> int:
@@ -187,6 +187,7 @@ def _serve_in_workers(server: Server, settings: Settings, run: Run, first: Bound
             bound.close()
 
     gc.freeze()  # What is there now stays in memory that all processes share.
+    _announce(settings, sockets[0])
     logger.info("%d workers", settings.workers)
     try:
         return Workers(settings.workers, work, settings.shutdown_grace, close).run()
