@@ -11,11 +11,17 @@ from kvmcp.backends.memory.keys import EXPIRED_PER_BATCH
 from kvmcp.backends.memory.keyspace import SLACK
 from kvmcp.backends.memory.scan import SCAN_STEPS
 from kvmcp.backends.ops import (
+    LOG_COUNT_LIFE_MS,
+    LOG_LIFE_MS,
+    LOST_UNKNOWN,
+    MAX_CLAIM_COUNT,
+    MAX_CLAIMS,
     MAX_VALUE_BYTES,
     Atomic,
     Change,
     Code,
     Delete,
+    Elements,
     Event,
     Exists,
     Expire,
@@ -23,15 +29,23 @@ from kvmcp.backends.ops import (
     Gap,
     Get,
     KeyIs,
+    LogPage,
     Message,
     Namespace,
     NsKey,
     Op,
     Page,
+    Pop,
     Publish,
+    Published,
+    Push,
+    QueueClaim,
+    Range,
+    ReadLog,
     Reply,
     Scan,
     Set,
+    SetAdd,
     Ttl,
     TtlReply,
     Unmet,
@@ -39,6 +53,7 @@ from kvmcp.backends.ops import (
 from kvmcp.backends.watcher import WATCHER_BYTES, WATCHER_EVENTS
 from tests.backends.contract import BackendContract
 from tests.backends.harness import Store, assert_refused, next_event, plain, receivers
+from tests.backends.redis.dice import Dice, Names
 
 NAMESPACE = Namespace("acme")
 SPACE = NAMESPACE.space()
@@ -423,6 +438,90 @@ def test_a_costly_pattern_looks_at_fewer_names(small: Small) -> None:
     pages = list(small.pages("*" + "a?" * 120 + "b*"))
     assert all(page.names == () for page in pages)
     assert 10 < len(pages) < 40
+
+
+# --- types
+
+
+def test_nothing_is_left_of_what_was_counted() -> None:
+    """Whatever was done to whatever type: once all keys are deleted, the store is empty."""
+    small = Small(max_bytes=10**9)
+    dice, names = Dice(7, "n"), Names()
+    for _ in range(3000):
+        batch = [names.put_in(op) for op in dice.batch()]
+        for op, reply in zip(batch, small.backend.execute_now(batch), strict=True):
+            names.take_out(op, reply)
+    spaces = small.backend._keys.spaces
+    keys = [NsKey(space.name, name) for space in spaces.values() for name in space.entries]
+    assert len(keys) == small.usage.keys > 50
+    for one in keys:
+        assert small.ask(Delete((one,))) == 1
+    assert small.usage == Usage(0, 0)
+
+
+def test_atomic_is_taken_back_where_collections_do_not_fit() -> None:
+    small = Small(max_bytes=ENTRY_OVERHEAD + 300)
+    small.ask(Push(key("a"), (b"1", b"2")))
+    before = small.usage
+    large = Push(key("a"), (b"3" * 200,))
+    for refused in (
+        large,
+        Atomic((Pop(key("a")), Publish(key("b"), b"1"), large)),
+        SetAdd(key("b"), (b"1" * 400,)),
+    ):
+        assert_refused(small.ask(refused), Code.TOO_LARGE)
+        assert small.usage == before
+    assert small.ask(Range(key("a"))) == Elements((b"1", b"2"), 2, 2)
+    assert small.ask(Atomic((large, Delete((key("a"),))))) == (3, 1)
+    assert small.usage == Usage(0, 0)
+
+
+def test_a_message_is_kept_for_its_life(small: Small) -> None:
+    news = key("news")
+    first = small.ask(Publish(news, b"1"))
+    assert isinstance(first, Published)
+    small.clock.now += LOG_LIFE_MS / 2000
+    second = small.ask(Publish(news, b"2"))
+    assert isinstance(second, Published)
+    small.clock.now += LOG_LIFE_MS / 2000
+    assert small.ask(ReadLog(news, 0)) == LogPage(((second.id, b"2"),), second.id, 0)
+    assert small.ask(ReadLog(news, int(first.id) - 1)) == LogPage(((second.id, b"2"),), second.id, 1)
+    small.clock.now += LOG_LIFE_MS / 2000
+    assert small.ask(ReadLog(news, int(first.id))) == LogPage((), second.id, 1)
+    third = small.ask(Publish(news, b"3"))
+    assert isinstance(third, Published) and int(third.id) == int(second.id) + 1
+
+
+def test_a_channel_that_was_silent_for_long_counts_on_from_a_later_number(small: Small) -> None:
+    news = key("news")
+    first = small.ask(Publish(news, b"1"))
+    assert isinstance(first, Published)
+    small.clock.now += LOG_COUNT_LIFE_MS / 1000 + 1
+    small.backend.execute_now(())
+    assert small.usage == Usage(0, 0)
+    silent = small.ask(ReadLog(news, int(first.id)))
+    assert isinstance(silent, LogPage) and (silent.messages, silent.lost) == ((), LOST_UNKNOWN)
+    again = small.ask(Publish(news, b"2"))
+    assert isinstance(again, Published) and int(again.id) > int(silent.cursor) > int(first.id)
+    assert small.ask(ReadLog(news, int(first.id))) == LogPage(((again.id, b"2"),), again.id, LOST_UNKNOWN)
+    assert small.ask(ReadLog(news, int(silent.cursor))) == LogPage(((again.id, b"2"),), again.id, 0)
+
+
+def test_a_cursor_from_before_the_store_began_is_told(small: Small) -> None:
+    page = small.ask(ReadLog(key("news"), int(small.clock.now * 1e6) - 1))
+    assert isinstance(page, LogPage) and page.lost == LOST_UNKNOWN
+
+
+def test_a_queue_has_a_largest_number_of_claims() -> None:
+    small, q = Small(max_bytes=10**9), key("q")
+    for _ in range(0, MAX_CLAIMS + 1000, 1000):
+        small.ask(Push(q, (b"1",) * 1000))
+    for _ in range(0, MAX_CLAIMS, MAX_CLAIM_COUNT):
+        claims = small.ask(QueueClaim(q, "me", 1000, MAX_CLAIM_COUNT))
+        assert isinstance(claims, tuple) and len(claims) == MAX_CLAIM_COUNT
+    assert_refused(small.ask(QueueClaim(q, "me", 1000)), Code.TOO_LARGE)
+    small.clock.now += 1
+    assert isinstance(small.ask(QueueClaim(q, "me", 1000, 7)), tuple)
 
 
 # --- watches

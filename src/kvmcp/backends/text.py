@@ -1,6 +1,6 @@
 """JSON text of strings, looked at and not parsed. Pure.
 
-`redis/script.lua` counts in the same steps; what one takes for a string the other does, too.
+`redis/script_values.py` counts in the same steps; what one takes for a string the other does, too.
 """
 
 import re

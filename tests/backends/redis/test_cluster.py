@@ -24,7 +24,7 @@ from kvmcp.backends.ops import (
 )
 from kvmcp.backends.redis import RedisOptions
 from kvmcp.backends.redis.topology import slot_of
-from tests.backends.harness import read_until
+from tests.backends.harness import read_until, receivers
 from tests.backends.redis.servers import Cluster, RedisServer
 from tests.backends.redis.stores import backend_at, backend_on, eventually
 
@@ -127,7 +127,7 @@ async def test_a_watch_follows_its_slot(own_cluster: Cluster, namespace: Namespa
         here = own_cluster.node_of(slot)
         target = next(node for node in own_cluster.nodes if node is not here)
         await anyio.to_thread.run_sync(move_slot, own_cluster, slot, target)
-        await eventually(backend, Publish(news, b"2"), lambda watchers: watchers != 0)
+        await eventually(backend, Publish(news, b"2"), lambda reply: receivers(reply) != 0)
         await read_until(events, Message(news, b"2"))
         await eventually(backend, Set(a, b"3"))
         await read_until(events, Change(a))

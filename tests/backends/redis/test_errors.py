@@ -1,6 +1,7 @@
 """Each of Redis's error classes: one documented code, retryable or not, and none of Redis's words."""
 
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,21 +12,48 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 from hypothesis import given, strategies as st
 
+from kvmcp.backends.faults import OVERFLOW
 from kvmcp.backends.ops import (
+    Append,
     Atomic,
     Code,
     Delete,
+    Elements,
+    Entries,
     Exists,
     Expire,
     Failure,
     Get,
+    GetDelete,
+    GetMany,
+    HashGetAll,
+    Increment,
+    KeyHasEtag,
     KeyIs,
     Namespace,
     Op,
+    Pop,
     Publish,
+    Push,
+    QueueAck,
+    QueueClaim,
+    QueueExtend,
+    Range,
+    Ranked,
+    ReadLog,
+    Rename,
     Scan,
     Set,
+    SetMembers,
+    SizeOf,
+    SortedIncrement,
+    SortedRange,
+    StreamEntry,
+    StreamRange,
     Ttl,
+    TypeOf,
+    Unmet,
+    etag_of,
 )
 from kvmcp.backends.redis import RedisOptions
 from kvmcp.backends.redis.cluster import _destination  # no other way to it without a cluster that lies
@@ -34,6 +62,7 @@ from kvmcp.backends.redis.errors import BY_CLASS, connect_failure, failure_of
 from kvmcp.backends.redis.greeting import Greeting, Refused
 from kvmcp.backends.redis.job import Job
 from kvmcp.backends.redis.resp import Value
+from tests.backends.contract_collections import OF_TYPES
 from tests.backends.redis.servers import RedisServer
 from tests.backends.redis.stores import backend_at, backend_on, eventually
 
@@ -104,6 +133,10 @@ _OPS: list[Op] = [
         Atomic((Get(_KEY),), (KeyIs(_KEY, None),)),
     ),
     Scan(Namespace("n").space()),
+    *(GetMany((_KEY, _KEY)), GetDelete(_KEY), Append(_KEY, b'""'), Increment(_KEY), Rename(_KEY, _KEY)),
+    *(TypeOf(_KEY), SizeOf(_KEY), ReadLog(_KEY, 1), QueueClaim(_KEY, "me", 1), QueueAck(_KEY, "x")),
+    Atomic((Increment(_KEY), Range(_KEY), QueueExtend(_KEY, "x", 1)), (KeyHasEtag(_KEY, "x"),)),
+    *OF_TYPES,
 ]
 
 
@@ -174,7 +207,56 @@ async def test_another_programs_types(shared_server: RedisServer, namespace: Nam
             [Get(a), Atomic((Get(a),)), Atomic((Get(a),), (KeyIs(a, b"1"),)), Set(a, b"1")]
         )
         wrong_type = BY_CLASS["WRONGTYPE"]
-        assert (read, inside, condition, replaced) == (wrong_type, (wrong_type,), None, True)
+        assert (read, inside, condition, replaced) == (
+            wrong_type,
+            (wrong_type,),
+            Unmet(0, True),
+            True,
+        )
+
+
+@pytest.mark.anyio
+async def test_what_other_programs_keep_in_collections(
+    shared_server: RedisServer, namespace: Namespace
+) -> None:
+    """Not JSON: in an explicit form. What no operation could name is left out."""
+    key = {name: namespace.key(name) for name in ("list", "hash", "set", "sorted", "stream")}
+
+    def ask(command: str, name: str, *arguments: str) -> None:
+        shared_server.ask("-n", "1", command, f"kvmcp:{namespace.space()}:{name}", *arguments)
+
+    ask("rpush", "list", "hello", "[1,\n2]")
+    ask("hset", "hash", "a", "x", "b", "1")
+    ask("sadd", "set", "y")
+    ask("zadd", "sorted", "inf", "z", "-inf", "1")
+    ask("xadd", "stream", "5-5", "f", "w")
+    shared_server.ask(
+        "-n", "1", "eval", f"redis.call('HSET', 'kvmcp:{namespace.space()}:hash', '\\255', '1')", "0"
+    )
+    shared_server.ask(
+        "-n", "1", "eval", f"redis.call('RPUSH', 'kvmcp:{namespace.space()}:list', '\\255')", "0"
+    )
+    async with backend_on(shared_server.port) as backend:
+        replies = await backend.execute(
+            [
+                Range(key["list"]),
+                HashGetAll(key["hash"]),
+                SetMembers(key["set"]),
+                SortedRange(key["sorted"]),
+                StreamRange(key["stream"]),
+                Pop(key["list"]),
+                SortedIncrement(key["sorted"], b"z", 1.0),
+            ]
+        )
+        assert replies == [
+            Elements((b'{"$text":"hello"}', b"[1,2]", b'{"$base64":"/w=="}'), 3, 3),
+            (("a", b'{"$text":"x"}'), ("b", b"1")),
+            (b'{"$text":"y"}',),
+            Ranked(((b"1", -math.inf), (b'{"$text":"z"}', math.inf)), 2),
+            Entries((StreamEntry("5-5", (("f", b'{"$text":"w"}'),)),), False),
+            (b'{"$text":"hello"}',),
+            OVERFLOW,
+        ]
 
 
 @pytest.mark.anyio
@@ -187,7 +269,15 @@ async def test_a_script_that_redis_forgot(server: RedisServer, namespace: Namesp
         first, second = await backend.execute([create, Get(a)])
         assert first == BY_CLASS["NOSCRIPT"] and second is None  # not reordered behind the read
         assert await backend.execute([create]) == [(True,)]
-        assert await backend.execute([create]) == [None]
+        assert await backend.execute([create]) == [Unmet(0, True, etag_of(b"1"))]
+        server.ask("script", "flush")
+        lists: list[Op] = [
+            Push(namespace.key("l"), (b"1",)),
+            Pop(namespace.key("l")),
+            Pop(namespace.key("l")),
+            create,
+        ]
+        assert (await backend.execute(lists))[1:] == [(b"1",), (), Unmet(0, True, etag_of(b"1"))]
 
 
 # --- scripted ones

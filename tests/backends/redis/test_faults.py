@@ -22,7 +22,9 @@ from kvmcp.backends.ops import (
     Namespace,
     Op,
     Page,
+    Persist,
     Publish,
+    Push,
     Reply,
     Scan,
     Set,
@@ -43,7 +45,7 @@ def writes_run(server: RedisServer) -> Counter[str]:
     for line in server.ask("info", "commandstats").splitlines():
         name, _, rest = line.partition(":")
         name = name.removeprefix("cmdstat_")
-        if name in ("set", "del", "publish", "evalsha", "exec"):
+        if name in ("set", "del", "publish", "rpush", "exec"):
             counts[name] = int(rest.partition("calls=")[2].partition(",")[0])
     return counts
 
@@ -65,21 +67,24 @@ def assert_honest(ops: list[Op], replies: list[Reply], ran: Counter[str]) -> Non
 
 
 def pipeline(namespace: Namespace) -> list[Op]:
-    a, b, c = (namespace.key(name) for name in "abc")
+    a, b, c, d = (namespace.key(name) for name in "abcd")
     return [
         Get(a),
         Delete((c,)),
         Exists((a, b)),
         Publish(c, b"1"),
-        Atomic((Get(a),)),
-        Atomic((Get(b),), (KeyIs(b, None),)),
+        Atomic((Persist(a),)),
+        Atomic((Push(d, (b"1",)),), (KeyIs(b, None),)),
         Set(a, b"1"),
         Get(b),
     ]
 
 
-WRITES = ["", "del", "", "publish", "exec", "evalsha", "set", ""]
-ANSWER = len(b"_\r\n:0\r\n:0\r\n:0\r\n:0\r\n+OK\r\n+QUEUED\r\n*1\r\n_\r\n*1\r\n_\r\n+OK\r\n_\r\n")
+WRITES = ["", "del", "", "publish", "exec", "rpush", "set", ""]
+ANSWER = len(
+    b"_\r\n:0\r\n:0\r\n:0\r\n*2\r\n:0\r\n$16\r\n1700000000000000\r\n"
+    b"+OK\r\n+QUEUED\r\n*1\r\n:0\r\n*2\r\n:0\r\n*1\r\n:1\r\n+OK\r\n_\r\n"
+)
 
 
 @pytest.mark.parametrize("half_close", [False, True], ids=["close", "half-close"])

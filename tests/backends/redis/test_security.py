@@ -8,7 +8,19 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from kvmcp.backends.ops import Atomic, Change, Code, Failure, Get, KeyIs, Namespace, Publish, Scan, Set
+from kvmcp.backends.ops import (
+    Atomic,
+    Change,
+    Code,
+    Failure,
+    Get,
+    HashSet,
+    KeyIs,
+    Namespace,
+    Publish,
+    Scan,
+    Set,
+)
 from kvmcp.backends.redis import RedisOptions
 from kvmcp.backends.redis.errors import BY_CLASS
 from tests.backends.contract import BackendContract
@@ -60,8 +72,15 @@ class Secured:
 
 USERS = {
     "reader": f"on >{PASSWORD} ~kvmcp:* &* +@all -set -@scripting -publish",
-    "least": f"on >{PASSWORD} ~kvmcp:* &kvmcp:* -@all +hello +auth +select +client|setname +client|tracking +get "
-    "+set +del +exists +pttl +pexpire +scan +publish +subscribe +unsubscribe +multi +exec +evalsha +eval +script|load",
+    "least": f"on >{PASSWORD} ~kvmcp:* &kvmcp:* -@all "
+    "+hello +auth +select +client|setname +client|tracking +multi +exec +evalsha +eval "
+    "+script|load +scan +time +get +set +del +exists +type +pttl +pexpire +pexpiretime +persist "
+    "+rename +dump +restore +strlen +setrange +getdel +incrby +lpush +rpush +lpop +rpop +llen "
+    "+lrange +lrem +ltrim +hset +hget +hmget +hdel +hexists +hlen +hkeys +hstrlen +sadd +srem "
+    "+scard +smembers +sismember +smismember +zadd +zrem +zcard +zcount +zscore +zmscore "
+    "+zincrby +zrange +zrangebyscore +zrank +zrevrank +xadd +xdel +xlen +xtrim +xrange "
+    "+xrevrange +publish +subscribe +unsubscribe",
+    "partial": f"on >{PASSWORD} ~kvmcp:* &* +@all -hset",
     "elsewhere": f"on >{PASSWORD} ~other:* &other:* +@all",
 }
 """`least` is the smallest profile that everything works with; ROLE, INFO and PING may be missing."""
@@ -179,6 +198,20 @@ async def test_a_user_without_a_command(secured: Secured) -> None:
             ]
         )
     assert replies == [denied, None, denied, denied, denied]
+
+
+async def test_a_right_that_is_missing_in_the_middle(secured: Secured) -> None:
+    """All or nothing holds here as well."""
+    a, b = Namespace("acl").key("new"), Namespace("acl").key("hash")
+    async with backend_at(secured.url("partial"), secured.options) as backend:
+        replies = await backend.execute(
+            [
+                Atomic((Set(a, b"1"), HashSet(b, (("f", b"1"),)))),
+                Atomic((Set(a, b"1"), Publish(b, b"1"))),
+                Get(a),
+            ]
+        )
+    assert replies == [BY_CLASS["NOPERM"], BY_CLASS["NOPERM"], None]
 
 
 async def test_a_user_without_the_keys(secured: Secured) -> None:

@@ -3,7 +3,8 @@
 Nothing imports this package unless a Redis URL is configured.
 
     address, options    where the servers are, and how to behave
-    commands, checks    operations ▸ RESP commands, and their replies back; what is refused unsent
+    commands, replies   operations ▸ RESP commands, and their replies back
+    steps, script       what each operation is to Redis; the one Lua script for what no command does
     values, scan        stored values as JSON; pages of names
     errors              Redis's errors ▸ the documented codes
     resp, greeting      RESP3 without I/O: bytes in, replies and pushes out; the first commands

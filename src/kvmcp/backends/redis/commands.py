@@ -175,18 +175,22 @@ def _decode_atomic(op: Atomic, slots: Sequence[Slot]) -> Reply:
     return _decode_script(op, result) if needs_script(op) else _split(op.ops, result)
 
 
-def _decode_script(op: Atomic, result: Sequence[Any]) -> Reply:
-    """Any: what a server sends; each part is looked at."""
-    match result:
-        case [1, int(index), int(found), bytes() | None as etag] if 0 <= index < len(op.conditions):
-            return Unmet(index, found == 1, None if etag is None else etag.decode("ascii", "replace"))
-        case [0, list(replies)]:
-            fault = ops_fault(op.ops)
-            if fault is not None:
-                return fault
-            if len(replies) == len(op.ops):
-                return tuple(map(decode_one, op.ops, replies))
-    return STRANGE_REPLY
+def _decode_script(op: Atomic, result: Sequence[Slot]) -> Reply:
+    if len(result) == 4 and result[0] == 1:
+        return _unmet(op, *result[1:])
+    replies = result[1] if len(result) == 2 and result[0] == 0 else None
+    if not isinstance(replies, list):
+        return STRANGE_REPLY
+    fault = ops_fault(op.ops)
+    if fault is not None:
+        return fault
+    return tuple(map(decode_one, op.ops, replies)) if len(replies) == len(op.ops) else STRANGE_REPLY
+
+
+def _unmet(op: Atomic, index: Slot, found: Slot, etag: Slot) -> Reply:
+    if not (type(index) is int and 0 <= index < len(op.conditions)):
+        return STRANGE_REPLY
+    return Unmet(index, found == 1, etag.decode("ascii", "replace") if isinstance(etag, bytes) else None)
 
 
 def _split(ops: Sequence[Single], results: Sequence[Slot]) -> Reply:

@@ -104,44 +104,44 @@ def decode_one(op: Single, slot: Slot) -> Reply:
 # --- parts
 
 
-def _bytes(slot: object) -> bytes:
+def _bytes(slot: Slot) -> bytes:
     if type(slot) is bytes:
         return slot
     raise Strange
 
 
-def _int(slot: object) -> int:
+def _int(slot: Slot) -> int:
     if type(slot) is int:
         return slot
     raise Strange
 
 
-def _list(slot: object) -> list[Any]:
+def _list(slot: Slot) -> list[Any]:
     """Any: what a server sends; each item is looked at."""
     if type(slot) is list:
         return slot
     raise Strange
 
 
-def _items(slot: object, count: int) -> list[Any]:
+def _items(slot: Slot, count: int) -> list[Any]:
     items = _list(slot)
     if len(items) != count:
         raise Strange
     return items
 
 
-def _number(slot: object) -> float:
+def _number(slot: Slot) -> float:
     return slot if type(slot) is float else float(_int(slot) if type(slot) is int else _bytes(slot))
 
 
-def _decimal(slot: object) -> str:
+def _decimal(slot: Slot) -> str:
     text = _bytes(slot)
     if len(text) > 20 or not text.isdigit():
         raise Strange
     return text.decode()
 
 
-def _twos(slot: object) -> list[tuple[Any, Any]]:
+def _twos(slot: Slot) -> list[tuple[Any, Any]]:
     """Pairs out of what stands in a row."""
     items = _list(slot)
     if len(items) % 2:
@@ -149,7 +149,7 @@ def _twos(slot: object) -> list[tuple[Any, Any]]:
     return list(zip(items[::2], items[1::2], strict=True))
 
 
-def _fields(slot: object) -> tuple[tuple[str, bytes], ...]:
+def _fields(slot: Slot) -> tuple[tuple[str, bytes], ...]:
     """Fields without those whose name is not UTF-8: no operation could name them."""
     fields: list[tuple[str, bytes]] = []
     for name, value in _twos(slot):
@@ -160,11 +160,11 @@ def _fields(slot: object) -> tuple[tuple[str, bytes], ...]:
     return tuple(fields)
 
 
-def _values(slot: object) -> tuple[bytes, ...]:
+def _values(slot: Slot) -> tuple[bytes, ...]:
     return tuple([present(_bytes(value)) for value in _list(slot)])
 
 
-def _scored(slot: object) -> tuple[tuple[bytes, float], ...]:
+def _scored(slot: Slot) -> tuple[tuple[bytes, float], ...]:
     return tuple([(present(_bytes(member)), _number(score)) for member, score in _twos(slot)])
 
 
