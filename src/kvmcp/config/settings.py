@@ -254,7 +254,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     tools: Annotated[
         tuple[ToolSet, ...],
         Row(_TOOL_SETS, "the sets of tools to offer"),
-    ] = get_args(ToolSet)
+    ] = ("redis",)
     log_level: Annotated[
         LogLevel,
         Row(one_of(*get_args(LogLevel)), "the least severe messages to log on stderr"),

@@ -6,7 +6,7 @@ token of the present holder is the holder; renew and release ask for both.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -172,7 +172,7 @@ class Try(Struct, frozen=True):
         if isinstance(taken, Failure):
             return answer(taken)
         if not isinstance(taken, Unmet):
-            done = of_type(taken, tuple)
+            done = cast(tuple[Reply, ...], of_type(taken, tuple))
             return answer(self.step.outcome(done, context, 0), dry=self.dry)
         return answer(_held_by(owner, ttl), dry=self.dry) if late else None
 

@@ -161,7 +161,7 @@ class RangeReader(Reader, frozen=True):
 
     def read(self, replies: Sequence[Reply], context: Context, room: int) -> Rendered:
         elements = of_type(replies[0], Elements)
-        ttl = UNSET if len(replies) == 1 else seconds_left(of_type(replies[1], TtlReply))
+        ttl = UNSET if len(replies) < 2 else seconds_left(of_type(replies[1], TtlReply))
         fit = how_many_fit(elements.values, room - FRAME)
         values = tuple(map(Raw, elements.values[:fit]))
         if fit >= elements.size:

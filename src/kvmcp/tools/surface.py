@@ -19,6 +19,7 @@ from kvmcp.tools.hashes import HASHES
 from kvmcp.tools.keyspace import KEYSPACE
 from kvmcp.tools.leases import LEASES
 from kvmcp.tools.lists import LISTS
+from kvmcp.tools.many_values import MANY_VALUES
 from kvmcp.tools.more_hashes import MORE_HASHES
 from kvmcp.tools.more_keys import MORE_KEYS
 from kvmcp.tools.more_lists import MORE_LISTS
@@ -37,7 +38,7 @@ TOOL_SETS: Final[Mapping[str, tuple[Row, ...]]] = {
     "redis": (*STRINGS, *KEYSPACE, *LISTS, *HASHES, *SESSIONS, *CHANNELS, *MULTI),
     "simple_kv": SIMPLE_KV,
     "data": (
-        *MORE_STRINGS, *MORE_KEYS, *MORE_LISTS, *MORE_HASHES, *SETS, *SORTED_SETS, *STREAMS, *DOCUMENTS,
+        *MANY_VALUES, *MORE_STRINGS, *MORE_KEYS, *MORE_LISTS, *MORE_HASHES, *SETS, *SORTED_SETS, *STREAMS, *DOCUMENTS,
     ),
     "coordination": (*LEASES, *QUEUES, *WAITING),
 }  # fmt: skip
