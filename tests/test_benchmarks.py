@@ -82,3 +82,15 @@ def test_stdio_says_that_redis_is_missing() -> None:
     assert done.stderr == (
         "--store redis needs redis-server on the PATH (on Debian: apt install redis-server)\n"
     )
+
+
+def test_websocket_reports_each_measure_and_the_lines_beside_it() -> None:
+    results, table = run("websocket.py", "--only", "kvmcp-asyncio", "--only", "kvmcp-lines")
+    settings, *measured = results
+    assert (settings["measure"], settings["store"], settings["quick"]) == ("settings", "dict", True)
+    by_measure = {(result["contender"], result["measure"]) for result in measured}
+    measures = ("1 x depth 1", "1 x depth 64", "64 x depth 1")
+    assert by_measure == {(name, m) for name in ("kvmcp-asyncio", "kvmcp-lines") for m in measures}
+    for result in measured:
+        assert_positive(result, "calls_per_s", "p50_us", "p99_us")
+    assert [line.split()[0] for line in table] == ["contender", "kvmcp-asyncio", "kvmcp-lines"]

@@ -54,7 +54,9 @@ TOP = frozenset(
         "kvmcp.network",
         "kvmcp.cli",
         "kvmcp.config",
+        "kvmcp.functions",
         "kvmcp.logs",
+        "kvmcp.questions",
         "kvmcp.server",
         "kvmcp.__main__",
     }

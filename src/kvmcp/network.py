@@ -10,11 +10,12 @@ import anyio
 
 from kvmcp.assembly import StartError
 from kvmcp.config import DEFAULT_PORTS, Settings
+from kvmcp.core.http.guard import Guard
 from kvmcp.core.limits import Limits
 from kvmcp.io.asgi import HttpApp, HttpOptions
 from kvmcp.io.endpoint import App
 from kvmcp.io.hypercorn import HypercornServer
-from kvmcp.io.listening import Listener, ListenLimits, listen_tcp
+from kvmcp.io.listening import Listener, ListenLimits, listen_tcp, listen_unix
 from kvmcp.server import Server
 
 logger = logging.getLogger("kvmcp.server")
@@ -99,7 +100,12 @@ async def _open(server: Server, settings: Settings, transport: str) -> list[Serv
         return [_Stdio(server)]
     if name == "http":
         return await _open_http(server, settings, _port(settings, name, port))
-    raise StartError(f"the transport {name} is not there yet")
+    if name == "websocket":
+        return [await _open_websocket(server, settings, _port(settings, name, port))]
+    if name == "tcp":
+        listeners = await _listen(settings.host, _port(settings, name, port))
+        return [_open_lines(server, settings, listeners)]
+    return [_open_lines(server, settings, [_listen_unix(settings)])]
 
 
 def _port(settings: Settings, name: str, port: str) -> int:
@@ -160,8 +166,14 @@ def _http_options(settings: Settings, bound: str) -> HttpOptions:
         allowed_hosts=settings.allowed_host or (),
         allowed_origins=settings.allowed_origin or (),
         legacy_sse=settings.legacy_sse,
+        replicated=_has_replicas(settings),
         health=settings.admin_bind is None,
     )
+
+
+def _has_replicas(settings: Settings) -> bool:
+    """Whether other processes may serve the same clients: they would need the store and the key in common."""
+    return not settings.backend.startswith("memory:") and settings.state_key is not None
 
 
 def _http_service(
@@ -187,6 +199,51 @@ class _Http:
 
     def stop(self) -> None:
         self._service.stop()
+
+
+# --- WebSocket and lines ---------------------------------------------------------------------------------------
+
+
+async def _open_websocket(server: Server, settings: Settings, port: int) -> Service:
+    from kvmcp.io.serving import websocket_acceptor
+    from kvmcp.io.websocket.limits import WebSocketLimits
+
+    guard = Guard(settings.host, settings.allowed_host or (), settings.allowed_origin or ())
+    tls = _tls(settings)
+    listeners = await _listen(settings.host, port)
+    for listener in listeners:
+        logger.info("MCP over WebSocket: %s://%s/mcp", "ws" if tls is None else "wss", listener.name)
+    return websocket_acceptor(
+        server,
+        listeners,
+        guard,
+        limits=WebSocketLimits(compression=settings.ws_compression),
+        listening=ListenLimits(shutdown_grace=settings.shutdown_grace),
+        tls=tls,
+    )
+
+
+def _open_lines(server: Server, settings: Settings, listeners: list[Listener]) -> Service:
+    from kvmcp.io.serving import lines_acceptor
+
+    for listener in listeners:
+        logger.info("MCP in lines: %s", listener.name)
+    return lines_acceptor(
+        server,
+        listeners,
+        caller=server.caller(()),
+        listening=ListenLimits(shutdown_grace=settings.shutdown_grace),
+        tls=_tls(settings) if listeners[0].address is not None else None,
+    )
+
+
+def _listen_unix(settings: Settings) -> Listener:
+    if not settings.path:
+        raise StartError("--transport unix needs --path, where its socket is to be")
+    try:
+        return listen_unix(settings.path)
+    except OSError as error:
+        raise StartError(f"cannot listen on {settings.path}: {error.strerror or error}") from None
 
 
 # --- standard input and output ----------------------------------------------------------------------------------

@@ -4,21 +4,21 @@ import logging
 import secrets
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
+import msgspec
+from anyio.abc import TaskStatus
 from msgspec import UNSET, Struct
 
 from kvmcp.backends.base import Backend
 from kvmcp.backends.memory import MemoryBackend
-from kvmcp.core.arguments import StructArguments
-from kvmcp.core.catalog import Catalog, Item, ListKind, Tool
+from kvmcp.core.catalog import Catalog, Item, ListKind, TaskSupport
 from kvmcp.core.connection import ServerConnection
-from kvmcp.core.json_schema import output_schema
 from kvmcp.core.limits import Limits
-from kvmcp.core.plan import Caller, Context, Plan, Start
+from kvmcp.core.plan import Caller
 from kvmcp.core.request_state import MIN_KEY_BYTES, Sealer
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import Event, ListChanged, ListName
@@ -26,9 +26,12 @@ from kvmcp.core.wire.common import Implementation, ToolAnnotations
 from kvmcp.io.driver import Driver, Listener
 from kvmcp.io.stdio import claim_stdio
 from kvmcp.io.transport import Transport
-from kvmcp.io.work import FunctionJob, Returned, Work
+from kvmcp.io.work import Returned, Work
 
 if TYPE_CHECKING:
+    import ssl
+
+    from kvmcp.functions import CompleteFunction, Contents, Messages
     from kvmcp.io.asgi import HttpApp, HttpOptions
 
 logger = logging.getLogger("kvmcp.server")
@@ -40,8 +43,16 @@ _LIST_OF: Final[dict[ListKind, ListName]] = {
     "prompts": "prompts",
 }
 
-ArgumentsT = TypeVar("ArgumentsT", bound=Struct)
-ToolFunction = Callable[[ArgumentsT, Work], Awaitable[Returned]]
+# `Any`: the type of its own that the first parameter is annotated with.
+ToolFunctionT = TypeVar(
+    "ToolFunctionT", bound=Callable[[Any, Work], Awaitable[Returned]] | Callable[[Work], Awaitable[Returned]]
+)
+ResourceFunctionT = TypeVar("ResourceFunctionT", bound="Callable[[Work], Awaitable[Contents]]")
+TemplateFunctionT = TypeVar("TemplateFunctionT", bound="Callable[[Any, Work], Awaitable[Contents]]")
+PromptFunctionT = TypeVar(
+    "PromptFunctionT",
+    bound="Callable[[Any, Work], Awaitable[Messages]] | Callable[[Work], Awaitable[Messages]]",
+)
 
 
 class Server:
@@ -52,9 +63,9 @@ class Server:
     @server.tool(description="Adds two numbers.")
     async def add(numbers: Numbers, work: Work) -> dict[str, object]: ...
 
-    anyio.run(server.serve_stdio)
+    anyio.run(server.serve_stdio)      # or server.serve_http, server.http_app()
 
-    `tools` are catalog items to begin with; `state_key` (at least 32 bytes) seals what clients carry between
+    `items` are catalog items to begin with; `state_key` (at least 32 bytes) seals what clients carry between
     rounds and is shared by replicas, else it is random.
     """
 
@@ -98,24 +109,112 @@ class Server:
         title: str | None = None,
         description: str | None = None,
         annotations: ToolAnnotations | None = None,
+        schema: bytes | Mapping[str, object] | None = None,
         result: type[Struct] | None = None,
-    ) -> Callable[[ToolFunction[ArgumentsT]], ToolFunction[ArgumentsT]]:
-        """Offer a coroutine function `(arguments, work) -> result` as a tool.
+        task_support: TaskSupport = "forbidden",
+    ) -> "Callable[[ToolFunctionT], ToolFunctionT]":
+        """Offer a coroutine function `(arguments, work) -> result` as a tool; without arguments, `(work) -> result`.
 
-        The annotation of its first parameter is a msgspec Struct: it is the input schema. `result` is a Struct
-        that describes the data it returns. Name and description are the function's unless given.
+        The annotation of `arguments` is a msgspec Struct: it is the input schema. With a JSON Schema of your own
+        (`schema`, passed on as it is) they come as a dict. `result` is a Struct that describes the data returned.
+        Name and description are the function's unless given. `task_support` lets calls outlive their request, for
+        clients that know tasks; `required` refuses the others.
         """
+        from kvmcp.functions import function_tool
 
-        def offer(function: ToolFunction[ArgumentsT]) -> ToolFunction[ArgumentsT]:
+        def offer(function: ToolFunctionT) -> ToolFunctionT:
             self.add(
                 function_tool(
                     function,
-                    name=name if name is not None else function.__name__,
+                    name=name,
                     title=title,
-                    description=description if description is not None else function.__doc__,
+                    description=description,
                     annotations=annotations,
+                    schema=schema,
                     result=result,
+                    task_support=task_support,
                 )
+            )
+            return function
+
+        return offer
+
+    def resource(
+        self,
+        uri: str,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        mime_type: str | None = None,
+    ) -> "Callable[[ResourceFunctionT], ResourceFunctionT]":
+        """Offer a coroutine function `(work) -> contents` as the resource at `uri`.
+
+        Contents are a text, bytes, or data that is written as JSON; None means that there is no such resource.
+        """
+        from kvmcp.functions import function_resource
+
+        def offer(function: ResourceFunctionT) -> ResourceFunctionT:
+            self.add(
+                function_resource(
+                    function, uri, name=name, title=title, description=description, mime_type=mime_type
+                )
+            )
+            return function
+
+        return offer
+
+    def template(
+        self,
+        uri_template: str,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        mime_type: str | None = None,
+        complete: "CompleteFunction | None" = None,
+    ) -> "Callable[[TemplateFunctionT], TemplateFunctionT]":
+        """Offer a coroutine function `(variables, work) -> contents` for all resources of an RFC 6570 template.
+
+        The annotation of `variables` is a msgspec Struct with the template's variables; a URI whose values do not
+        fit it names no resource. `complete` suggests values; see `kvmcp.Completing`.
+        """
+        from kvmcp.functions import function_template
+
+        def offer(function: TemplateFunctionT) -> TemplateFunctionT:
+            self.add(
+                function_template(
+                    function,
+                    uri_template,
+                    name=name,
+                    title=title,
+                    description=description,
+                    mime_type=mime_type,
+                    complete=complete,
+                )
+            )
+            return function
+
+        return offer
+
+    def prompt(
+        self,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        complete: "CompleteFunction | None" = None,
+    ) -> "Callable[[PromptFunctionT], PromptFunctionT]":
+        """Offer a coroutine function `(arguments, work) -> messages` as a prompt; without arguments, `(work)`.
+
+        The annotation of `arguments` is a msgspec Struct, which clients are told of; they send texts, which are read
+        as its types. Messages are a text, or a sequence of `PromptMessage`. `complete` suggests values.
+        """
+        from kvmcp.functions import function_prompt
+
+        def offer(function: PromptFunctionT) -> PromptFunctionT:
+            self.add(
+                function_prompt(function, name=name, title=title, description=description, complete=complete)
             )
             return function
 
@@ -144,7 +243,7 @@ class Server:
         # Signals first: one that came between would end the process in the middle of something.
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, claim_stdio() as transport:
             async with self.running(), anyio.create_task_group() as tasks:
-                tasks.start_soon(self._stop_on, signals)
+                tasks.start_soon(self._stop_on, signals, self.stop)
                 await self.serve(transport)
                 tasks.cancel_scope.cancel()
             if at_end is not None:
@@ -155,10 +254,49 @@ class Server:
         for listener in list(self._listeners):
             listener.stop()
 
-    async def _stop_on(self, signals: AsyncIterator[signal.Signals]) -> None:
+    async def serve_http(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        options: "HttpOptions | None" = None,
+        *,
+        tls: "ssl.SSLContext | None" = None,
+        task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve HTTP clients at `http://host:port/mcp`; returns some seconds after SIGTERM or SIGINT.
+
+        Port 0 takes a free one; `await tasks.start(server.serve_http, "127.0.0.1", 0)` gives its number once clients
+        may come. `options.bound` is set to `host`. Raises OSError where the address cannot be listened on.
+        """
+        from kvmcp.io.asgi import HttpOptions
+        from kvmcp.io.hypercorn import HypercornServer
+        from kvmcp.io.listening import ListenLimits, listen_tcp
+
+        options = msgspec.structs.replace(options if options is not None else HttpOptions(), bound=host)
+        app = self.http_app(options)
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            listeners = await listen_tcp(host, port)
+            http = HypercornServer(
+                app, listeners, ListenLimits(shutdown_grace=self._limits.shutdown_grace), tls
+            )
+
+            def stop() -> None:
+                self.stop()
+                http.stop()
+
+            async with app.running(), anyio.create_task_group() as tasks:
+                tasks.start_soon(self._stop_on, signals, stop)
+                logger.info(
+                    "MCP over HTTP: %s://%s%s", "https" if tls else "http", listeners[0].name, options.path
+                )
+                task_status.started(listeners[0].port)
+                await http.run()
+                tasks.cancel_scope.cancel()
+
+    async def _stop_on(self, signals: AsyncIterator[signal.Signals], stop: Callable[[], None]) -> None:
         async for number in signals:
             logger.info("%s: stopping", number.name)
-            self.stop()
+            stop()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -212,40 +350,3 @@ class Server:
             instructions=UNSET if self._instructions is None else self._instructions,
             limits=self._limits,
         )
-
-
-def function_tool(
-    function: ToolFunction[ArgumentsT],
-    *,
-    name: str,
-    title: str | None = None,
-    description: str | None = None,
-    annotations: ToolAnnotations | None = None,
-    result: type[Struct] | None = None,
-) -> Tool:
-    """A catalog item that runs a coroutine function; see `Server.tool`."""
-    arguments = _first_annotation(function)
-    if not isinstance(arguments, type) or not issubclass(arguments, Struct):
-        raise TypeError(f"tool {name}: the first parameter needs a msgspec Struct as its annotation")
-
-    def plan(arguments: object, context: Context) -> Plan:
-        return Start(FunctionJob(function, arguments, context))  # type: ignore[arg-type]  # decoded as that Struct
-
-    return Tool(
-        name=name,
-        arguments=StructArguments(arguments),
-        plan=plan,
-        title=UNSET if title is None else title,
-        description=UNSET if description is None else description,
-        annotations=UNSET if annotations is None else annotations,
-        output_schema=None if result is None else output_schema(result),
-    )
-
-
-def _first_annotation(function: Callable[..., object]) -> object:
-    """What the first parameter is annotated with; a name is looked up where the function was defined."""
-    from inspect import get_annotations, signature  # Only for servers with tools of their own.
-
-    first = next(iter(signature(function).parameters), "")
-    annotation = function.__annotations__.get(first)
-    return get_annotations(function, eval_str=True)[first] if isinstance(annotation, str) else annotation

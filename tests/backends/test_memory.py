@@ -1,7 +1,9 @@
 """The memory backend: the contract, and what only this store promises (room, its clock, exact scans, gaps)."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 
+import anyio
 import pytest
 
 from kvmcp.backends.base import Backend
@@ -97,6 +99,9 @@ class Small:
         while page.cursor:
             page = self.page(pattern, count, page.cursor)
             yield page
+
+    async def move(self, seconds: float) -> None:
+        self.clock.now += seconds
 
     @property
     def usage(self) -> Usage:
@@ -569,6 +574,55 @@ async def test_expiry_is_told_when_it_is_noticed(small: Small, names: tuple[str,
         small.clock.now += 1
         small.backend.execute_now([Get(key(name)) for name in names])
         assert await read(events, 1) == [Change(a)]
+
+
+@pytest.mark.anyio
+async def test_expiry_is_told_to_who_waits_though_nobody_calls(small: Small) -> None:
+    a, b = key("a"), key("b")
+    told: list[Event] = []
+
+    async def wait(events: AsyncIterator[Event]) -> None:
+        told.append(await next_event(events))
+
+    small.put("a", ttl_ms=20)
+    small.put("b")
+    async with small.backend.watch([a, b]) as one, small.backend.watch([b, a]) as two:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait, one)
+            tasks.start_soon(wait, two)
+            await anyio.wait_all_tasks_blocked()
+            assert told == []
+            small.clock.now += 0.021
+        assert told == [Change(a), Change(a)]
+        assert small.usage.keys == 1
+
+
+@pytest.mark.anyio
+async def test_a_wait_follows_the_end_of_its_keys(small: Small) -> None:
+    """Shorter, longer, none: each is a change, and the last one holds."""
+    a = key("a")
+    small.put("a", ttl_ms=3_600_000)
+    async with small.backend.watch([a]) as events, anyio.create_task_group() as tasks:
+        for ttl_ms in (10, 3_600_000, 20):
+            tasks.start_soon(small.backend.execute, [Expire(a, ttl_ms)])
+            assert await next_event(events) == Change(a)
+        tasks.start_soon(small.move, 0.019)
+        with anyio.move_on_after(0.1):
+            await anext(events)
+            raise AssertionError("told before its time")
+        tasks.start_soon(small.move, 0.002)
+        assert await next_event(events) == Change(a)
+        assert small.ask(Get(a)) is None
+
+
+@pytest.mark.anyio
+async def test_expiry_in_real_time() -> None:
+    a = key("a")
+    backend = MemoryBackend(clock=time.monotonic)
+    backend.execute_now([Set(a, b"1", 30)])
+    async with backend.watch([a]) as events:
+        assert await next_event(events) == Change(a)
+        assert backend.usage() == Usage(0, 0)
 
 
 @pytest.mark.anyio

@@ -48,3 +48,9 @@ def test_what_is_forgotten_is_not_told_any_more() -> None:
 def test_every_list_has_its_event() -> None:
     lists: set[ListName] = {"tools", "resources", "prompts"}
     assert set(LIST_NAMES) == lists
+
+
+def test_only_tasks_that_are_listened_to_are_noted() -> None:
+    subscription = Subscription.of(ListenFilter(task_ids=("a",)))
+    assert (subscription.note_task("b"), subscription.note_task("a")) == (False, True)
+    assert subscription.take_tasks() == ["a"] and subscription.topics() == {"a"}

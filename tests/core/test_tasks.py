@@ -2,12 +2,13 @@
 
 import pytest
 
-from kvmcp.core.catalog import Tool
+from kvmcp.core.catalog import Catalog, Tool
 from kvmcp.core.commands import Ask, HangUp, Log, Progress, StartWork, StopWork, WorkDone, WorkFailed
 from kvmcp.core.errors import LocalProtocolError, RpcError
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Answer, AskClient, Caller, Context, Plan, Start, ToolError
-from kvmcp.core.tasks import FIRST_TICKET, iso_time
+from kvmcp.core.task_states import iso_time
+from kvmcp.core.tasks import FIRST_TICKET
 from kvmcp.core.wire.common import ElicitForm, Sample, TextContent, ToolResult
 from tests.core.fixture_catalog import (
     FORM,
@@ -47,7 +48,7 @@ def _ask_first(given: object, context: Context) -> Plan:
     return AskClient({"name": NAME}, StartNamed())
 
 
-def a_web(limits: Limits | None = None) -> Web:
+def a_catalog() -> Catalog:
     catalog = fixture_catalog()
     nothing = arguments(Nothing)
     catalog.add(
@@ -64,7 +65,11 @@ def a_web(limits: Limits | None = None) -> Web:
             continuations=(StartNamed,),
         )
     )
-    return Web(catalog, limits=limits)
+    return catalog
+
+
+def a_web(limits: Limits | None = None) -> Web:
+    return Web(a_catalog(), limits=limits)
 
 
 def ask(web: Web, method: str, params: Json = None, capabilities: Json = None) -> Reply:
@@ -269,12 +274,83 @@ def test_only_so_many_tasks_are_kept_and_those_that_are_over_go_first() -> None:
     assert ask(web, "tasks/get", {"taskId": second}).status == 400
 
 
+def test_a_caller_who_is_known_displaces_only_their_own_tasks() -> None:
+    web = a_web(Limits(tasks=4, caller_tasks=2))
+    web.caller = Caller("bob")
+    bobs = create(web)["taskId"]
+    ask(web, "tasks/cancel", {"taskId": bobs})
+    web.caller = Caller("alice")
+    first, _ = create(web)["taskId"], create(web)
+    refused = ask(web, "tools/call", {"name": "must"}).message()["result"]
+    assert refused["structuredContent"]["error"]["code"] == "TOO_MANY_REQUESTS"
+    ask(web, "tasks/cancel", {"taskId": first})
+    create(web)
+    assert ask(web, "tasks/get", {"taskId": first}).status == 400
+    web.caller = Caller("bob")
+    assert get(web, bobs)["status"] == "cancelled"
+
+
+def test_outcomes_weigh_only_so_much_and_those_that_were_over_first_go_first() -> None:
+    web = a_web(Limits(task_bytes=2000))
+    ids = [create(web)["taskId"] for _ in range(3)]
+    large = WorkDone(ToolResult((TextContent("x" * 400),)))
+    tickets = [command.ticket for command in web.server.take_commands() if isinstance(command, StartWork)]
+
+    def known() -> list[bool]:
+        return [ask(web, "tasks/get", {"taskId": id}).status == 200 for id in ids]
+
+    for ticket in reversed(tickets):
+        web.now += 1
+        end(web, ticket, large)
+    assert known() == [True, True, False], "the last one to end has just been answered"
+
+
+def test_what_is_too_old_is_forgotten_although_nobody_asks() -> None:
+    web = a_web(Limits(task_lifetime=10.0))
+    create(web)
+    end(web, job(web), DONE)
+    assert web.server.next_deadline() == web.now + 10.0
+    web.pass_time(10.0)
+    assert web.server.next_deadline() is None
+
+
 def test_at_the_end_of_the_server_tasks_are_stopped() -> None:
     web = a_web()
     create(web)
     ticket = job(web)
     web.shut_down()
     assert web.server.take_commands() == [StopWork(ticket)]
+
+
+# --- how far it is ---
+
+
+def test_the_message_of_a_progress_report_is_what_is_told_of_the_status() -> None:
+    web = a_web()
+    id = create(web)["taskId"]
+    ticket = job(web)
+    assert "statusMessage" not in get(web, id)
+    web.now += 3
+    web.server.tell(ticket, Progress(1, 2, "half"), web.now)
+    web.server.tell(ticket, Progress(2, 2), web.now + 1)
+    got = get(web, id)
+    assert (got["status"], got["statusMessage"]) == ("working", "half")
+    assert got["lastUpdatedAt"].endswith(":03Z")
+    end(web, ticket, DONE)
+    assert "statusMessage" not in get(web, id)
+
+
+def test_who_listens_to_a_task_hears_how_far_it_is() -> None:
+    web = a_web()
+    id = create(web)["taskId"]
+    ticket = job(web)
+    listen = ask(web, "subscriptions/listen", {"notifications": {"taskIds": [id]}})
+    listen.messages()
+    for _ in range(2):
+        web.server.tell(ticket, Progress(1, message="half"), web.now)
+        web.settle()
+    [told] = listen.messages()
+    assert (told["method"], told["params"]["statusMessage"]) == ("notifications/tasks", "half")
 
 
 # --- input ---
@@ -317,6 +393,22 @@ def test_keys_are_never_used_twice() -> None:
         ask(web, "tasks/update", {"taskId": id, "inputResponses": {key: accepted(yes=True)}})
         [answered] = web.server.take_commands()
         assert list(answered.answers) == ["sure"]  # type: ignore[union-attr]  # it is AnswerWork
+
+
+def test_keys_that_look_like_later_ones_are_not_used_twice_either() -> None:
+    web = a_web()
+    id = create(web)["taskId"]
+    ticket = job(web)
+    seen: list[str] = []
+    for asked in ({"a-2": SURE, "a": SURE}, {"a": SURE}, {"a-2": SURE, "a": SURE}):
+        web.server.tell(ticket, Ask(asked), web.now)
+        keys = list(get(web, id)["inputRequests"])
+        seen += keys
+        answers = {key: accepted(yes=True) for key in keys}
+        ask(web, "tasks/update", {"taskId": id, "inputResponses": answers})
+        [answered] = web.server.take_commands()
+        assert answered.answers.keys() == asked.keys()  # type: ignore[union-attr]  # it is AnswerWork
+    assert len(set(seen)) == len(seen) == 5
 
 
 def test_a_task_asks_only_what_the_client_can_answer() -> None:

@@ -1,4 +1,4 @@
-"""The official Python SDK, version 1, as a client of a server on stdio. Runs in the SDK's own environment.
+"""The official Python SDK, version 1, as a client of a server on stdio or HTTP. Runs in the SDK's own environment.
 
 Takes a job on stdin and prints a report on stdout, both JSON; `test_sdk_clients.py` says what they hold. It judges
 nothing by itself, but the SDK does: it refuses results that do not fit its types or a tool's output schema.
@@ -6,12 +6,15 @@ nothing by itself, but the SDK does: it refuses results that do not fit its type
 
 import json
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import anyio
 from mcp import ClientSession, McpError, StdioServerParameters, types
 from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
 
 PATIENCE = timedelta(seconds=20)
 
@@ -62,10 +65,21 @@ async def cancel_a_call(session: ClientSession, tool: str, arguments: dict[str, 
         tasks.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def connected(job: dict[str, Any]) -> AsyncIterator[tuple[Any, Any]]:
+    """The streams to the server that the job names."""
+    if "url" in job:
+        async with streamable_http_client(job["url"]) as (read, write, _):
+            yield read, write
+    else:
+        server = StdioServerParameters(command=job["command"][0], args=job["command"][1:])
+        async with stdio_client(server) as streams:
+            yield streams
+
+
 async def converse(job: dict[str, Any]) -> dict[str, Any]:
-    server = StdioServerParameters(command=job["command"][0], args=job["command"][1:])
     async with (
-        stdio_client(server) as streams,
+        connected(job) as streams,
         ClientSession(*streams, read_timeout_seconds=PATIENCE) as session,
     ):
         opened = await session.initialize()
@@ -84,4 +98,5 @@ async def converse(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(anyio.run(converse, json.load(sys.stdin))))
+    job = json.load(sys.stdin)
+    print(json.dumps(anyio.run(converse, job, backend=job["loop"])))

@@ -1,4 +1,4 @@
-"""The official Python SDK, version 2, as a client of a server on stdio. Runs in the SDK's own environment.
+"""The official Python SDK, version 2, as a client of a server on stdio or HTTP. Runs in the SDK's own environment.
 
 Takes a job on stdin and prints a report on stdout, both JSON; `test_sdk_clients.py` says what they hold. It judges
 nothing by itself, but the SDK does: it refuses results that do not fit its types or a tool's output schema.
@@ -70,7 +70,7 @@ async def listen(client: Client) -> dict[str, Any]:
 
 
 async def converse(job: dict[str, Any]) -> dict[str, Any]:
-    server = StdioServerParameters(command=job["command"][0], args=job["command"][1:])
+    server = job.get("url") or StdioServerParameters(command=job["command"][0], args=job["command"][1:])
     async with Client(server, mode=job["mode"], read_timeout_seconds=PATIENCE) as client:
         report = {
             "version": client.protocol_version,
@@ -90,4 +90,5 @@ async def converse(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(anyio.run(converse, json.load(sys.stdin))))
+    job = json.load(sys.stdin)
+    print(json.dumps(anyio.run(converse, job, backend=job["loop"])))

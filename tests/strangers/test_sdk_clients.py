@@ -1,19 +1,24 @@
-"""The official Python SDK's client drives `kvmcp serve` over stdio: versions 1 and 2, both eras, both loops.
+"""The official SDKs' clients drive `kvmcp serve` over stdio and HTTP, in every era that they speak, on both loops.
 
-A script in the SDK's environment (`sdk1_conversation.py`, `sdk2_conversation.py`) has the conversation and reports
-it; what it was told is judged here. The SDK starts a shell that puts `tee` on both sides of the server, so that the
-wire and the exit status can be looked at too, without a hand in either.
+A script in the SDK's environment (`sdk1_conversation.py`, `sdk2_conversation.py` here, those of the TypeScript SDKs in
+`tests/node`) has the conversation and reports it; what it was told is judged here. On stdio the SDK starts a shell that
+puts `tee` on both sides of the server, so that the wire and the exit status can be looked at too, without a hand in
+either.
 """
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.node import HERE as NODE_TOOLS, NODE, environment, require_node
 from tests.schema import needs_schemas, validate_server_message
 from tests.tools.support import without_etag
 
@@ -26,12 +31,20 @@ OVERHEARD = 'tee "$0/asked" | "$@" 2>"$0/logged" | tee "$0/told"; echo "${PIPEST
 """$0: the folder to write into; $@: the server's command."""
 
 CLIENTS = {
+    # script, mode, revision; the SDK's words for its modes are the scripts' business
     "sdk1": ("sdk1", "legacy", LATEST_LEGACY),
     "sdk2-legacy": ("sdk2", "legacy", LATEST_LEGACY),
     "sdk2-modern": ("sdk2", LATEST_MODERN, LATEST_MODERN),
     "sdk2-asks-first": ("sdk2", "auto", LATEST_MODERN),
+    "typescript1": ("typescript1", "legacy", LATEST_LEGACY),
+    "typescript2-legacy": ("typescript2", "legacy", LATEST_LEGACY),
+    "typescript2-modern": ("typescript2", LATEST_MODERN, LATEST_MODERN),
+    "typescript2-asks-first": ("typescript2", "auto", LATEST_MODERN),
 }
 LOOPS = ("asyncio", "trio")
+"""Of the server, and of the clients that have one."""
+ON_STDIO = [(client, "stdio", loop) for client in CLIENTS if client.startswith("sdk") for loop in LOOPS]
+OVER_HTTP = [(client, "http", loop) for client in CLIENTS for loop in LOOPS]
 MANY = range(50)
 
 VALUE = {"text": "naïve ☃ 𝄞", "list": [1, 2.5, None, True], "empty": {}}
@@ -70,8 +83,9 @@ BAD_ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
 
 @dataclass(frozen=True)
 class Conversation:
-    """What was agreed, what the client reports, what was overheard, how the server ended."""
+    """What was agreed, what the client reports, what was overheard (on stdio), how the server ended."""
 
+    transport: str
     mode: str
     version: str
     report: dict[str, Any]
@@ -81,21 +95,26 @@ class Conversation:
     status: str
 
 
-def sdk_python(sdk: str) -> Path:
+def client_command(sdk: str) -> list[str | Path]:
+    if sdk.startswith("typescript"):
+        require_node()
+        return [NODE, NODE_TOOLS / f"{sdk}_conversation.mjs"]
     python = CHECKOUT / ".venvs" / sdk / "bin" / "python"
     if not python.exists():
         pytest.skip(f"no {python.relative_to(CHECKOUT)}: make .venvs/{sdk}/.stamp")
-    return python
+    return [python, HERE / f"{sdk}_conversation.py"]
 
 
 def serve_command(loop: str) -> list[str]:
     return [sys.executable, "-m", "kvmcp", "serve", "--loop", loop]
 
 
-def converse(sdk: str, mode: str, loop: str, folder: Path) -> dict[str, Any]:
-    """The report of one conversation; the shell leaves `asked`, `told`, `logged` and `status` in `folder`."""
+def converse(client: str, loop: str, **place: Any) -> dict[str, Any]:
+    """The report of one conversation with the server at `place`."""
+    sdk, mode, _ = CLIENTS[client]
     job = {
-        "command": ["bash", "-c", OVERHEARD, str(folder), *serve_command(loop)],
+        **place,
+        "loop": loop,
         "mode": mode,
         "calls": [*[step[:2] for step in STEPS.values()], UNKNOWN_TOOL, *BAD_ARGUMENTS],
         "together": [
@@ -104,10 +123,10 @@ def converse(sdk: str, mode: str, loop: str, folder: Path) -> dict[str, Any]:
         ],
         "cancel": ("redis_get", {"key": "k7"}),
     }
-    script = HERE / f"{sdk}_conversation.py"
     run = subprocess.run(
-        [sdk_python(sdk), script],
+        client_command(sdk),
         input=json.dumps(job),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=90,
@@ -118,32 +137,84 @@ def converse(sdk: str, mode: str, loop: str, folder: Path) -> dict[str, Any]:
     return report
 
 
-@pytest.fixture(scope="module", params=LOOPS)
-def loop(request: pytest.FixtureRequest) -> str:
-    """The event loop of the server, which starts and ends on it: else each client would wait in vain."""
-    name: str = request.param
-    server = subprocess.run(serve_command(name), input=b"", capture_output=True, timeout=30, check=False)
-    assert (server.returncode, server.stdout) == (0, b""), server.stderr.decode()
-    return name
-
-
-@pytest.fixture(scope="module", params=CLIENTS.values(), ids=list(CLIENTS))
-def conversation(
-    request: pytest.FixtureRequest, loop: str, tmp_path_factory: pytest.TempPathFactory
-) -> Conversation:
-    sdk, mode, version = request.param
-    folder = tmp_path_factory.mktemp(f"{sdk}-{loop}")
+def on_stdio(client: str, loop: str, folder: Path) -> Conversation:
+    """The shell leaves `asked`, `told`, `logged` and `status` in `folder`."""
     (folder / "status").write_text("killed by the SDK: it did not end by itself within two seconds")
-    report = converse(sdk, mode, loop, folder)
+    command = ["bash", "-c", OVERHEARD, str(folder), *serve_command(loop)]
+    report = converse(client, loop, command=command)
     return Conversation(
-        mode=mode,
-        version=version,
-        report=report,
+        "stdio",
+        *CLIENTS[client][1:],
+        report,
         asked=(folder / "asked").read_bytes().splitlines(),
         told=(folder / "told").read_bytes().splitlines(),
         logged=(folder / "logged").read_text(),
         status=(folder / "status").read_text().strip(),
     )
+
+
+def over_http(client: str, loop: str, folder: Path) -> Conversation:
+    log = folder / "logged"
+    with http_server(loop, log) as (server, url):
+        report = converse(client, loop, url=url)
+    return Conversation(
+        "http", *CLIENTS[client][1:], report, [], [], log.read_text(), status=str(server.returncode)
+    )
+
+
+@contextmanager
+def http_server(loop: str, log: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server and its URL; it has ended on SIGTERM when this is left."""
+    command = [*serve_command(loop), "--transport", "http", "--port", "0"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            first = server.stderr.readline()
+            found = re.search(r"http://\S+", first)
+            assert found is not None, first + server.stderr.read()
+            yield server, found[0]
+        finally:
+            server.terminate()
+            log.write_text(first + server.stderr.read())
+
+
+HAVE: dict[str, Callable[[str, str, Path], Conversation]] = {"stdio": on_stdio, "http": over_http}
+
+
+@pytest.fixture(scope="module")
+def conversations() -> dict[tuple[str, str, str], Conversation | Exception]:
+    """Those that were had; several tests look at each."""
+    return {}
+
+
+@pytest.fixture(params=[*ON_STDIO, *OVER_HTTP], ids="-".join)
+def conversation(
+    request: pytest.FixtureRequest,
+    conversations: dict[tuple[str, str, str], Conversation | Exception],
+    tmp_path: Path,
+) -> Conversation:
+    client, transport, loop = request.param
+    had = conversations.get(request.param)
+    if had is None:
+        client_command(CLIENTS[client][0])  # skips where that is missing
+        try:
+            had = HAVE[transport](client, loop, tmp_path)
+        except Exception as error:  # noqa: BLE001  # every test of it fails by the same, and does not wait again
+            had = error
+        conversations[request.param] = had
+    if isinstance(had, Exception):
+        raise had
+    return had
+
+
+overheard = pytest.mark.parametrize("conversation", ON_STDIO, ids="-".join, indirect=True)
+"""For tests that look at the wire."""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_the_server_starts_and_ends(loop: str) -> None:
+    server = subprocess.run(serve_command(loop), input=b"", capture_output=True, timeout=30, check=False)
+    assert (server.returncode, server.stdout) == (0, b""), server.stderr.decode()
 
 
 def test_the_version_and_the_server_are_what_was_agreed(conversation: Conversation) -> None:
@@ -205,6 +276,12 @@ def test_many_calls_at_once_are_each_answered_with_their_own(conversation: Conve
 
 
 def test_a_cancelled_request_leaves_the_connection_usable(conversation: Conversation) -> None:
+    after = without_etag(conversation.report["after_cancel"]["result"]["structuredContent"])
+    assert after == {"found": True, "value": 7}
+
+
+@overheard
+def test_a_cancelled_request_is_answered_once_at_most(conversation: Conversation) -> None:
     cancelled = [
         message["params"]["requestId"]
         for message in map(json.loads, conversation.asked)
@@ -213,13 +290,15 @@ def test_a_cancelled_request_leaves_the_connection_usable(conversation: Conversa
     assert cancelled, "the client sent no cancellation"
     ids = [message.get("id") for message in map(json.loads, conversation.told)]
     assert all(ids.count(id) <= 1 for id in cancelled)
-    after = without_etag(conversation.report["after_cancel"]["result"]["structuredContent"])
-    assert after == {"found": True, "value": 7}
 
 
-def test_a_subscription_is_acknowledged_and_ends_without_a_word_when_cancelled(
-    conversation: Conversation,
-) -> None:
+def test_a_subscription_is_acknowledged(conversation: Conversation) -> None:
+    wanted = None if conversation.mode == "legacy" else {"honored": {"toolsListChanged": True}}
+    assert conversation.report.get("listen") == wanted
+
+
+@overheard
+def test_a_subscription_ends_without_a_word_when_cancelled(conversation: Conversation) -> None:
     listens = [
         message["id"]
         for message in map(json.loads, conversation.asked)
@@ -228,11 +307,11 @@ def test_a_subscription_is_acknowledged_and_ends_without_a_word_when_cancelled(
     if conversation.mode == "legacy":
         assert listens == []
         return
-    assert conversation.report["listen"] == {"honored": {"toolsListChanged": True}}
     assert len(listens) == 1
     assert [message for message in map(json.loads, conversation.told) if message.get("id") in listens] == []
 
 
+@overheard
 def test_every_request_that_was_not_cancelled_is_answered_once(conversation: Conversation) -> None:
     asked = [json.loads(line) for line in conversation.asked]
     given_up = [
@@ -248,6 +327,7 @@ def test_every_request_that_was_not_cancelled_is_answered_once(conversation: Con
 
 
 @needs_schemas
+@overheard
 def test_every_message_of_the_server_fits_the_schema(conversation: Conversation) -> None:
     methods = {
         message["id"]: message["method"] for message in map(json.loads, conversation.asked) if "id" in message
@@ -257,7 +337,7 @@ def test_every_message_of_the_server_fits_the_schema(conversation: Conversation)
         validate_server_message(conversation.version, line, methods.get(json.loads(line).get("id")))
 
 
-def test_the_end_of_input_ends_the_server_with_status_0(conversation: Conversation) -> None:
+def test_the_server_ends_with_status_0(conversation: Conversation) -> None:
     assert conversation.status == "0"
     assert "Traceback" not in conversation.logged
     assert '"naïve' not in conversation.logged

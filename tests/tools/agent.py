@@ -62,7 +62,10 @@ class Agent(Server):
             capabilities={} if capabilities is None else capabilities,
             held=True,
         )
-        self._schemas = {tool.name: json.loads(tool.output_schema or b"{}") for tool in self.tools}
+        self._fits = {
+            tool.name: jsonschema.Draft202012Validator(json.loads(tool.output_schema or b"{}"))
+            for tool in self.tools
+        }
 
     async def does(self, tool: str, arguments: Any = None, **more: Any) -> Any:
         """The structured result of a call, failures included; it fits the tool's schema and its text."""
@@ -86,7 +89,7 @@ class Agent(Server):
         assert not self.reports, self.reports
         result = reply["result"]
         found = result["structuredContent"]
-        jsonschema.validate(found, self._schemas[tool], cls=jsonschema.Draft202012Validator)
+        self._fits[tool].validate(found)
         text = result["content"][0]["text"]
         if result.get("isError"):
             assert text == f"{found['error']['code']}: {found['error']['message']}"

@@ -32,8 +32,8 @@ def environment(
     return Environment(numbered(), lambda: NOW, max_result_chars, confirm_destructive)
 
 
-def redis_tools(sets: Sequence[str] = ("redis",)) -> list[Tool]:
-    return build_tools(Selection(sets), environment())
+def redis_tools(sets: Sequence[str] = ("redis",), max_result_chars: int = MAX_RESULT_CHARS) -> list[Tool]:
+    return build_tools(Selection(sets), environment(max_result_chars=max_result_chars))
 
 
 def stored(value: object) -> dict[str, Any]:
@@ -46,9 +46,9 @@ def found(value: object) -> dict[str, Any]:
     return {"found": True, "value": value, "etag": etag_of(msgspec.json.encode(value))}
 
 
-def without_etag(result: dict[str, Any]) -> dict[str, Any]:
-    """A result whose etag depends on how a client writes JSON."""
-    assert isinstance(result.get("etag", ""), str)
+def without_etag(result: object) -> dict[str, Any]:
+    """A structured result whose etag depends on how a client writes JSON."""
+    assert isinstance(result, dict) and isinstance(result.get("etag", ""), str)
     return {name: member for name, member in result.items() if name != "etag"}
 
 

@@ -29,7 +29,7 @@ from kvmcp.backends.ops import (
 )
 from kvmcp.core.catalog import BadArguments, Parsed, Tool
 from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Plan, ToolError, error_result
-from kvmcp.core.wire.common import ClientCapabilities, ToolResult
+from kvmcp.core.wire.common import ClientCapabilities, TextContent, ToolResult
 from kvmcp.tools.keyspace import MAX_SCAN_PAGES, CollectNames
 from kvmcp.tools.room import MAX_RESULT_CHARS, room_of
 from kvmcp.tools.strings import GetArguments, quick_get
@@ -182,7 +182,7 @@ def test_a_failure_of_the_store_is_an_error_result(
 ) -> None:
     answer = asked(name, arguments).then.resume((failure,), CONTEXT)
     assert result(answer).is_error
-    assert [block.text for block in result(answer).content if hasattr(block, "text")] == [
+    assert [block.text for block in result(answer).content if isinstance(block, TextContent)] == [
         f"{failure.code}: {failure.message}"
     ]
     assert structured(name, answer)["error"] == {

@@ -13,11 +13,12 @@ WATCHER_BYTES: Final = 16 * 1024 * 1024
 """Bytes of messages that wait for one watcher: at least sixteen of the largest."""
 
 
-class Watcher:
+class EventQueue:
     """What one watcher has not read yet: bounded in events and in bytes of messages.
 
     A key that is already waiting to be told is not told twice: a change says "look again", not what
-    happened. Beyond a bound the oldest events are lost, and one `Gap` stands in their place.
+    happened. Beyond a bound the oldest events are lost, and one `Gap` stands in their place; so it does where the
+    store itself could not see for a while.
     """
 
     def __init__(self, max_events: int = WATCHER_EVENTS, max_bytes: int = WATCHER_BYTES) -> None:
@@ -27,6 +28,7 @@ class Watcher:
         self._dirty: set[NsKey] = set()
         self._bytes = 0
         self._lost = 0
+        self._blind = False
         self._ended = False
         self._wakeup = anyio.Event()
 
@@ -39,25 +41,36 @@ class Watcher:
         self._bytes += len(message.message)
         self._push(message)
 
+    def was_blind(self) -> None:
+        """The store saw nothing for a while: `Gap(0)` comes next, for nobody knows what was missed."""
+        self._blind = True
+        self._wakeup.set()
+
     def end(self) -> None:
         """No more events; what is queued can still be read."""
         self._ended = True
         self._wakeup.set()
 
-    def __aiter__(self) -> "Watcher":
+    @property
+    def ready(self) -> bool:
+        """Whether the next event, or the end, can be had without waiting."""
+        return bool(self._queue or self._lost or self._blind or self._ended)
+
+    def __aiter__(self) -> "EventQueue":
         return self
 
     async def __anext__(self) -> Event:
-        while not (self._lost or self._queue):
-            if self._ended:
-                raise StopAsyncIteration
+        while not self.ready:
             if self._wakeup.is_set():
                 self._wakeup = anyio.Event()
             await self._wakeup.wait()
-        if self._lost:
-            gap, self._lost = Gap(self._lost), 0
+        if self._lost or self._blind:
+            gap = Gap(0 if self._blind else self._lost)
+            self._lost, self._blind = 0, False
             return gap
-        return self._take()
+        if self._queue:
+            return self._take()
+        raise StopAsyncIteration
 
     def _push(self, event: Change | Message) -> None:
         self._queue.append(event)

@@ -42,6 +42,10 @@ class Limits(Struct, frozen=True):
     """Items on one page of a list. Hosts load all pages at start, so few pages; 250 tools are ~250 kB."""
     tasks: int = 1024
     """Tasks of which the state is kept; those that are over go first."""
+    task_bytes: int = 64 * 1024 * 1024
+    """Outcomes of tasks that are kept; those that are over go first, the oldest before the others."""
+    caller_tasks: int = 256
+    """Tasks of one caller, where callers are known: a quarter of all."""
     task_timeout: float = 2700.0
     """The longest run of a task's coroutine, and the longest wait for the client's input to it: 45 minutes."""
     task_lifetime: float = 3600.0
@@ -52,6 +56,9 @@ class Limits(Struct, frozen=True):
     """Log and progress notifications of one coroutine that wait for the peer to read; more are dropped."""
     body_timeout: float = 30.0
     """HTTP: from the head of a request to the end of its body. 4 MiB at 1.1 Mbit/s, or a sender that trickles."""
+    arriving_bytes: int = 64 * 1024 * 1024
+    """HTTP: bodies of one process that have arrived in part. Sixteen of the largest messages at once, or thousands
+    of common ones; without it `open_requests` senders that never finish would hold 16 GiB."""
     keep_alive: float = 15.0
     """HTTP: seconds of waiting after which a response becomes a stream, and between the comments on one.
     Proxies cut a silent connection after 30 to 60 s."""
@@ -61,12 +68,17 @@ class Limits(Struct, frozen=True):
     """HTTP: listens and GET streams that are open at once, in one process. Each holds a connection for hours."""
     sessions: int = 10_000
     """HTTP: legacy sessions of which this process remembers something; about 2 KiB each."""
+    watched_resources: int = 65_536
+    """HTTP: resource URIs that all legacy sessions of one process watch together: six for each of `sessions`,
+    and at most 0.5 GiB of the longest URIs. Above it sessions that are not open are ended, the oldest first."""
     session_lifetime: float = 86_400.0
     """HTTP: how long a legacy session id is accepted. A client that is told 404 initializes again."""
     session_idle: float = 3600.0
     """HTTP: how long something is remembered of a legacy session that sends nothing."""
     stored_streams: int = 1024
     """HTTP: legacy streams whose events are kept for `Last-Event-ID`; about a thousand breaks at once."""
+    stored_session_streams: int = 64
+    """HTTP: streams kept of one session, the newest: one client must not displace what all others may need."""
     stored_events: int = 256
     """HTTP: events kept of one stream, the newest. Progress once a second makes 256 in four minutes."""
     stored_bytes: int = 64 * 1024 * 1024

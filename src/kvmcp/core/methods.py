@@ -21,7 +21,8 @@ from kvmcp.core.modern import ModernDialect
 from kvmcp.core.plan import Answer, Context, Plan, ToolError, resource_not_found
 from kvmcp.core.service import Dialect, Service
 from kvmcp.core.subscriptions import Subscription
-from kvmcp.core.tasks import TASKS_REQUIRED, Task, Tasks, declares_tasks
+from kvmcp.core.task_states import Task
+from kvmcp.core.tasks import TASKS_REQUIRED, Tasks, declares_tasks
 from kvmcp.core.wire.common import CompletionResult, LogLevel
 from kvmcp.core.wire.params import (
     CallParams,
@@ -316,7 +317,7 @@ def listen(session: Conversation, request: Request, params: ListenParams, admitt
 def _known_tasks(session: Conversation, ids: tuple[str, ...], context: Context) -> tuple[str, ...]:
     """Those of the caller's; others are left out of the acknowledgement."""
     now = session.exchanges.now
-    return tuple(id for id in dict.fromkeys(ids) if session.tasks.find(id, context.caller, now) is not None)
+    return tuple(id for id in dict.fromkeys(ids) if session.tasks.knows(id, context.caller, now))
 
 
 _SUBSCRIBABLE: Final[tuple[Feature, ...]] = ("tools", "resources", "prompts", "tasks")

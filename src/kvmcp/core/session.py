@@ -42,7 +42,8 @@ from kvmcp.core.plan import Caller, Context, ToolError
 from kvmcp.core.projection import known_capabilities
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import LIST_NAMES, Event, Subscription
-from kvmcp.core.tasks import FIRST_TICKET, TaskId, Tasks
+from kvmcp.core.task_states import TaskId
+from kvmcp.core.tasks import FIRST_TICKET, Tasks
 from kvmcp.core.versions import BATCHING, LATEST_LEGACY, LegacyVersion, negotiate
 from kvmcp.core.wire.common import ClientCapabilities, LogLevel
 from kvmcp.core.wire.params import CancelledParams, InitializeParams, LegacyMeta, Params
@@ -162,6 +163,8 @@ class ServerSession:
         self._listens.clear()
         for exchange in list(self._exchanges.open.values()):
             self._exchanges.stop(exchange, None)
+        if self._own_tasks is not None:
+            self._own_tasks.stop(now)
 
     def cancel(self, id: Id, now: float) -> None:
         """The peer wants no answer to its request `id` any more; ids of no open request are ignored."""
@@ -260,6 +263,11 @@ class ServerSession:
         return min(
             (when for when in (own, self._own_tasks.next_deadline()) if when is not None), default=None
         )
+
+    @property
+    def listens_to(self) -> set[Event | TaskId]:
+        """What its listens (modern) were granted."""
+        return {topic for listen in self._listens.values() for topic in listen.topics()}
 
     @property
     def wants_input(self) -> bool:
@@ -540,9 +548,9 @@ class ServerSession:
                 self._tell_task(id, self._exchanges.open[id].context.caller, task)
 
     def _tell_task(self, listen: Id, listener: Caller, id: TaskId) -> None:
-        task = self.tasks.find(id, listener, self._exchanges.now)
-        if task is not None:
-            self._out.append(self._service.modern.task_changed(self.tasks.state(task), listen))
+        state = self.tasks.state_for(id, listener, self._exchanges.now)
+        if state is not None:
+            self._out.append(self._service.modern.task_changed(state, listen))
 
     # --- the end ---
 

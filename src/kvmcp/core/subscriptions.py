@@ -53,6 +53,17 @@ class Subscription:
         subscription.tasks.update(wanted.task_ids)
         return subscription
 
+    def topics(self) -> "set[Event | str]":
+        """All that it wants to hear of: changes, and tasks by their ids."""
+        return {*map(ListChanged, self.lists), *map(ResourceUpdated, self.uris), *self.tasks}
+
+    def note_all(self) -> None:
+        """Anything may have changed: nobody knows any more."""
+        for name in LIST_NAMES:
+            self.note(ListChanged(name))
+        for uri in self.uris:
+            self.note(ResourceUpdated(uri))
+
     def note(self, event: Event) -> bool:
         """Remember a change if it is wanted; whether it was."""
         wanted = event.name in self.lists if isinstance(event, ListChanged) else event.uri in self.uris

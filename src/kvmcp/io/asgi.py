@@ -29,6 +29,7 @@ from kvmcp.io.health import Counters, Health, Metrics, Readiness
 logger = logging.getLogger("kvmcp.io")
 
 MCP_PATH: Final = "/mcp"
+WEBSOCKET_PATH: Final = "/ws"
 SSE_PATH: Final = "/sse"
 MESSAGES_PATH: Final = "/messages"
 
@@ -55,6 +56,11 @@ class HttpOptions(Struct, frozen=True, kw_only=True):
     allowed_origins: tuple[str, ...] = ()
     legacy_sse: bool = False
     """Whether `/sse` and `/messages` serve clients of 2024-11-05."""
+    resumable: bool = False
+    """Whether every answer to a client of a legacy revision is a stream, which it can come back for when its
+    connection breaks. Costs a copy of each answer (`Limits.stored_bytes`), and time: one JSON body is faster."""
+    replicated: bool = False
+    """Whether other processes serve the same clients; they share the store and the server's `state_key`."""
     health: bool = True
     """Whether the operators' paths are served here; they may have an address of their own."""
 
@@ -101,10 +107,19 @@ class HttpApp:
         host = self._host
         async with host.running(), anyio.create_task_group() as tasks:
             service = host.service()
-            server = HttpServer(service)
+            server = HttpServer(
+                service, replicated=self._options.replicated, resumable=self._options.resumable
+            )
             old_sse = OldSseServer(service, MESSAGES_PATH) if self._options.legacy_sse else None
-            endpoint = Endpoint(server, old_sse, host.backend, tasks, service.limits.keep_alive)
-            tasks.start_soon(endpoint.keep_time)
+            endpoint = Endpoint(
+                server,
+                old_sse,
+                host.backend,
+                tasks,
+                service.limits.keep_alive,
+                replicated=self._options.replicated,
+            )
+            endpoint.start()
             counters = Counters(anyio.current_time())
             readiness = Readiness(host.backend.check)
             self._open = _Open(endpoint, server, old_sse, service, counters, readiness)
@@ -140,10 +155,20 @@ class HttpApp:
         elif scope["type"] == "http":
             await self._http(scope, receive, Response(send))
         elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})  # Before it was accepted: 403.
+            await self._websocket(scope, receive, send)
         else:
             raise ValueError(f"kvmcp does not serve ASGI's {scope['type']}")
+
+    async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
+        if self._open is None or _path(scope) != WEBSOCKET_PATH:
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})  # Before it was accepted: 403.
+            return
+        from kvmcp.io.websocket.asgi import AsgiWebSocket  # Not loaded before somebody comes.
+        from kvmcp.io.websocket.upgrade import Door
+
+        door = Door(self._guard, lambda request: self._host.caller(request.headers))
+        await AsgiWebSocket(self._host, self._open.service, door)(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

@@ -19,6 +19,7 @@ from kvmcp.core.http.messages import Field, Part, ResponseStart
 from kvmcp.core.http.old_sse import OldSseServer
 from kvmcp.core.http.server import HttpServer
 from kvmcp.core.subscriptions import Event
+from kvmcp.io.replicas import Replicas
 from kvmcp.io.running import Runner, run_alone
 
 logger = logging.getLogger("kvmcp.io")
@@ -64,7 +65,8 @@ class Response:
 class Endpoint:
     """One `HttpServer` on the running event loop, and beside it the older transport where that is offered.
 
-    `run` must be running in `tasks`' context: see `kvmcp.io.asgi`.
+    `tasks` is the task group that it lives in; leaving that ends it. `patience` is how long, in seconds, a client
+    may be left without a sign of life. `replicated`: other processes serve the same clients, over the same store.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Endpoint:
         backend: Backend,
         tasks: TaskGroup,
         patience: float,
+        *,
+        replicated: bool = False,
     ) -> None:
         self._server = server
         self._old_sse = old_sse
@@ -84,9 +88,16 @@ class Endpoint:
         self._drives: dict[HttpExchange, _Drive] = {}
         self._runner = Runner(server, backend, tasks, self._turn)
         self._alarm = anyio.CancelScope()
+        self._replicas = Replicas(server, backend, self.settle) if replicated else None
 
-    async def keep_time(self) -> None:
-        """The timer of what belongs to no request; runs as long as the endpoint."""
+    def start(self) -> None:
+        """Begin what goes on as long as the endpoint, in its task group."""
+        self._tasks.start_soon(self._keep_time)
+        if self._replicas is not None:
+            self._tasks.start_soon(self._replicas.run)
+
+    async def _keep_time(self) -> None:
+        """The timer of what belongs to no request."""
         while True:
             deadline = self._server.next_deadline()
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
@@ -115,6 +126,8 @@ class Endpoint:
         server = self._server
         while commands := server.take_commands():
             self._runner.run(commands)
+        if self._replicas is not None:
+            self._replicas.add(server.take_records(), server.take_relays())
         for exchange in server.take_woken():
             self._wake(exchange)
         if self._old_sse is not None:

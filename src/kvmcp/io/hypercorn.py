@@ -27,6 +27,7 @@ from hypercorn.events import Closed, Event as WireEvent, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ConnectionState
+from msgspec import Struct
 
 from kvmcp.core.errors import clip
 from kvmcp.io.endpoint import App, Message
@@ -35,24 +36,30 @@ from kvmcp.io.transport import Transport
 
 logger = logging.getLogger("kvmcp.io")
 
-HEAD_TIMEOUT: Final = 5.0
-"""Seconds from the first byte of a request to the end of its head: a kilobyte, in one or two packets."""
-IDLE_TIMEOUT: Final = 75.0
-"""Seconds that a connection is kept for another request: what nginx does, above the pools of common clients."""
-SWEEP_SECONDS: Final = 1.0
-"""How late a deadline may be noticed."""
-HEAD_BYTES: Final = 32 * 1024
-"""The head of a request. Twice what Hypercorn takes, for long tokens; a head of 64 KiB is an attack."""
-STREAMS: Final = 100
-"""HTTP/2 streams of one connection at once, as RFC 9113 recommends at least."""
-RESETS: Final = 200
-"""HTTP/2 requests that one connection may break off before they are answered (CVE-2023-44487)."""
+
+class HttpLimits(Struct, frozen=True):
+    """What one connection may take. All sizes are bytes, all times seconds."""
+
+    head_timeout: float = 5.0
+    """From the first byte of a request to the end of its head: a kilobyte, in one or two packets."""
+    idle_timeout: float = 75.0
+    """How long a connection is kept for another request: as nginx does, above the pools of common clients."""
+    sweep: float = 1.0
+    """How late a deadline may be noticed: a look at some thousand connections is a millisecond."""
+    head_bytes: int = 32 * 1024
+    """The head of a request: room for long tokens. Common servers take 8 to 64 KiB."""
+    streams: int = 100
+    """HTTP/2 streams of one connection at once, as many as RFC 9113 recommends to allow at least."""
+    resets: int = 200
+    """HTTP/2 requests that one connection may break off before they are answered (CVE-2023-44487)."""
+    requests: int = 100_000
+    """After these a connection is closed, so that a balancer can spread its client anew."""
+
+
 UNREAD_PARTS: Final = 16
 """Parts of one request's body that wait for the application. Then the connection is not read from."""
 UNSENT_BYTES: Final = 256 * 1024
 """Bytes that wait for the peer. Then the application waits."""
-REQUESTS_PER_CONNECTION: Final = 100_000
-"""After these a connection is closed, so that a balancer can spread it anew."""
 
 _BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -64,17 +71,21 @@ class _Hostile(Exception):
     """The peer does what no client needs."""
 
 
+class _Unsendable(Exception):
+    """Hypercorn, or a library below it, could not write: mostly for what the peer had sent."""
+
+
 class _Config(Config):
     """Hypercorn's settings. The date is rendered once a second: it is a third of rendering a head."""
 
     include_server_header = False
-    h11_max_incomplete_size = HEAD_BYTES
-    h2_max_concurrent_streams = STREAMS
-    keep_alive_max_requests = REQUESTS_PER_CONNECTION
-    max_app_queue_size = UNREAD_PARTS
 
-    def __init__(self) -> None:
+    def __init__(self, limits: HttpLimits) -> None:
         self.errorlog = logger
+        self.h11_max_incomplete_size = limits.head_bytes
+        self.h2_max_header_list_size = limits.head_bytes
+        self.h2_max_concurrent_streams = limits.streams
+        self.keep_alive_max_requests = limits.requests
         self._date = b""
         self._date_of = 0
 
@@ -137,13 +148,16 @@ class _Inbox:
         self._messages: deque[Message] = deque()
         self._changed = anyio.Event()
         self._on_reset = on_reset
+        self.answered = False
+        """Whether the response is complete."""
         self.closed = False
 
     async def put(self, message: Message) -> None:
         if self.closed:
             return
         if message["type"].endswith("disconnect"):
-            self._on_reset()
+            if not self.answered:
+                self._on_reset()
         else:
             while len(self._messages) >= UNREAD_PARTS and not self.closed:
                 await self._change()
@@ -173,21 +187,18 @@ class _Inbox:
 class _Tasks:
     """Hypercorn's task group: the tasks of one connection."""
 
-    def __init__(self, app: App, tasks: TaskGroup, finished: Callable[[], None]) -> None:
+    def __init__(self, app: App, tasks: TaskGroup, max_resets: int) -> None:
         self._app = app
         self._tasks = tasks
-        self._finished = finished
+        self._max_resets = max_resets
         self._resets = 0
-        self.running = 0
-        """Requests that the application works on."""
 
     async def spawn_app(
         self, app: object, config: Config, scope: Message, send: Callable[[Any], Awaitable[None]]
     ) -> Callable[[Message], Awaitable[None]]:
-        if self._resets > RESETS:
+        if self._resets > self._max_resets:
             raise _Hostile(f"{self._resets} requests broken off")
         inbox = _Inbox(self._reset)
-        self.running += 1
         self._tasks.start_soon(self._run_app, scope, inbox, send)
         return inbox.put
 
@@ -195,19 +206,27 @@ class _Tasks:
         self._resets += 1
 
     async def _run_app(self, scope: Message, inbox: _Inbox, send: Callable[[Any], Awaitable[None]]) -> None:
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                inbox.answered = True
+            try:
+                await send(message)
+            except Exception as error:
+                raise _Unsendable from error
+
         try:
             if _is_ambiguous(scope):
-                await _refuse(send)
+                await _refuse(answer)
             else:
-                await self._app(scope, inbox.get, send)
+                await self._app(scope, inbox.get, answer)
+        except _Unsendable as error:
+            logger.warning("a response could not be sent: %s", _first(error.__cause__ or error))
         except Exception:
             logger.exception("the application failed")
         finally:
             inbox.close()
         with suppress(Exception):  # The connection may be past sending anything.
             await send(None)
-        self.running -= 1
-        self._finished()
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         self._tasks.start_soon(function, *args)
@@ -245,7 +264,6 @@ class Connection:
         self._scope = anyio.CancelScope()
         self._reading = anyio.CancelScope()
         self._protocol: ProtocolWrapper
-        self._tasks: _Tasks
         self._unsent = bytearray()
         self._wanted = anyio.Event()
         self._drained = anyio.Event()
@@ -262,44 +280,44 @@ class Connection:
     async def run(self) -> None:
         server = self._server
         server.connections.add(self)
-        self.deadline = anyio.current_time() + IDLE_TIMEOUT
+        self.deadline = anyio.current_time() + server.limits.idle_timeout
         try:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
-                    await self._serve(tasks)
+                    tasks.start_soon(self._write)
+                    await self._serve()
+                    self._finishing, self.deadline = True, math.inf
+                    self._wake_writer()  # It ends the connection when all is written.
         except Exception as error:  # noqa: BLE001  # peers cause it, so no traceback for each
             # Nothing of one connection may reach another.
             logger.warning("a connection failed and was closed: %s", _first(error))
         finally:
             server.connections.discard(self)
 
-    async def _serve(self, tasks: TaskGroup) -> None:
-        self._tasks = _Tasks(self._server.app, tasks, self._wake_writer)
-        self._protocol = ProtocolWrapper(
-            cast(Any, self._server.app),
-            self._server.config,
-            cast(Any, self._server.context),
-            cast(Any, self._tasks),
-            ConnectionState({}),
-            *self._peers,
-            self._send,
-            self._alpn,
-        )
-        tasks.start_soon(self._write)
-        with self._reading:
-            try:
-                await self._protocol.initiate()
-                await self._read()
-            except Exception as error:  # noqa: BLE001  # peers cause it, so no traceback for each
-                # A parser's bug, or ours. It ends this connection alone, and what it had begun.
-                logger.warning("a request broke the parser: %s", _first(error))
-                if not self._answered:
-                    self._unsent += _BAD_REQUEST
-        with suppress(Exception):  # Nothing more comes: requests that run are told.
-            await self._protocol.handle(Closed())
-        self._finishing, self.deadline = True, math.inf
-        self._wake_writer()
-        await anyio.sleep_forever()  # The writer ends the connection, when all is written.
+    async def _serve(self) -> None:
+        """Read and answer, until the peer's end or ours. What still runs then has nobody to answer to."""
+        async with anyio.create_task_group() as tasks:
+            self._protocol = ProtocolWrapper(
+                cast(Any, self._server.app),
+                self._server.config,
+                cast(Any, self._server.context),
+                cast(Any, _Tasks(self._server.app, tasks, self._server.limits.resets)),
+                ConnectionState({}),
+                *self._peers,
+                self._send,
+                self._alpn,
+            )
+            with self._reading:
+                try:
+                    await self._protocol.initiate()
+                    await self._read()
+                except Exception as error:  # noqa: BLE001  # peers cause it, so no traceback for each
+                    # A parser's bug, or ours. It ends this connection alone, and what it had begun.
+                    logger.warning("a request broke the parser: %s", _first(error))
+                    if not self._answered:
+                        self._unsent += _BAD_REQUEST
+            # Not told but cancelled: Hypercorn lets an HTTP/2 request wait for ever for a connection that is gone.
+            tasks.cancel_scope.cancel()
 
     async def _read(self) -> None:
         while True:
@@ -311,7 +329,7 @@ class Connection:
                 return
             if self._idle and not self._in_head and isinstance(self._protocol.protocol, H11Protocol):
                 self._in_head, self._answered = True, False
-                self.deadline = anyio.current_time() + HEAD_TIMEOUT
+                self.deadline = anyio.current_time() + self._server.limits.head_timeout
             await self._protocol.handle(RawData(data))
 
     async def _send(self, event: WireEvent) -> None:
@@ -327,7 +345,9 @@ class Connection:
             self._reading.cancel()
         elif isinstance(event, Updated):
             self._idle, self._in_head = event.idle, False
-            self.deadline = anyio.current_time() + IDLE_TIMEOUT if event.idle else math.inf
+            self.deadline = (
+                anyio.current_time() + self._server.limits.idle_timeout if event.idle else math.inf
+            )
             if event.idle and self._server.stopping:
                 self._reading.cancel()
 
@@ -343,7 +363,7 @@ class Connection:
                 data, self._unsent = self._unsent, bytearray()
                 await self._write_all(memoryview(data))
             self._drained.set()
-            if self._finishing and not self._tasks.running:
+            if self._finishing:
                 self._scope.cancel()
 
     async def _write_all(self, data: memoryview) -> None:
@@ -369,17 +389,23 @@ class HypercornServer:
     """Serves an application on listeners, of which it takes the connections. `tls` is for https."""
 
     def __init__(
-        self, app: App, listeners: Sequence[Listener], limits: ListenLimits, tls: ssl.SSLContext | None = None
+        self,
+        app: App,
+        listeners: Sequence[Listener],
+        listen_limits: ListenLimits,
+        tls: ssl.SSLContext | None = None,
+        limits: HttpLimits | None = None,
     ) -> None:
         self.app = app
-        self.config = _Config()
+        self.limits = limits if limits is not None else HttpLimits()
+        self.config = _Config(self.limits)
         self.context = _Context()
         self.connections: set[Connection] = set()
         self.stopping = False
         self._address = listeners[0].address
         if tls is not None:
             tls.set_alpn_protocols(self.config.alpn_protocols)
-        self._acceptor = Acceptor(listeners, self._converse, limits, tls=tls, full=_BUSY)
+        self._acceptor = Acceptor(listeners, self._converse, listen_limits, tls=tls, full=_BUSY)
 
     async def run(self) -> None:
         """Serve until `stop`; then returns within the limits' grace and a second, whatever peers do."""
@@ -403,7 +429,7 @@ class HypercornServer:
     async def _sweep(self) -> None:
         """Ends the connections whose deadlines have passed."""
         while True:
-            await anyio.sleep(SWEEP_SECONDS)
+            await anyio.sleep(self.limits.sweep)
             now = anyio.current_time()
             for connection in list(self.connections):
                 if now >= connection.deadline:

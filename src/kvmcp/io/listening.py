@@ -321,7 +321,7 @@ class Acceptor:
             plain = plain_transport(sock)
             set_tcp_options(sock)
             transport = await self._greet(plain)
-            if transport is not None:
+            if transport is not None and not self._stopped.is_set():
                 alpn = transport.alpn if isinstance(transport, TlsTransport) else None
                 await self._converse(transport, Peer(address, self._tls is not None, alpn))
         except OSError as error:

@@ -31,7 +31,8 @@ from kvmcp.core.commands import (
 )
 from kvmcp.core.exchange import INTERNAL
 from kvmcp.core.plan import WatchUntil
-from kvmcp.io.work import Job, RequestFailed, ToolFailed, WatchJob, Work
+from kvmcp.io.watching import WatchJob
+from kvmcp.io.work import Job, RequestFailed, ToolFailed, Work
 
 logger = logging.getLogger("kvmcp.io")
 

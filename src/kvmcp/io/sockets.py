@@ -11,7 +11,7 @@ import sys
 from typing import Final, Protocol
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 CHUNK: Final = 16 * 1024
 """Bytes read at once. What one peer's chunk can make the core do is done before any other peer's turn: 16 KiB of
@@ -53,7 +53,8 @@ class PlainTransport:
             data = self.socket.recv(CHUNK)
         except BlockingIOError:
             return await self._receive_later()
-        await checkpoint()  # A peer that never pauses must not keep other tasks from running.
+        # A peer that never pauses must not keep other tasks from running; whoever is cancelled has what was read.
+        await cancel_shielded_checkpoint()
         return data
 
     async def _receive_later(self) -> bytes:
@@ -211,7 +212,7 @@ class TlsTransport:
             except ssl.SSLZeroReturnError:
                 return b""
             else:
-                await checkpoint()
+                await cancel_shielded_checkpoint()
                 return data
 
     async def send_some(self, data: bytes | memoryview) -> int:

@@ -6,18 +6,16 @@ the client comes back; its earlier questions are then answered at once. So ask f
 """
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, cast
 
 import anyio
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
-from kvmcp.backends.base import Backend, Ops
-from kvmcp.backends.ops import Event, NsKey
-from kvmcp.core.commands import Ask, Log, Progress, Said
+from kvmcp.core.commands import Ask, HangUp, Log, Progress, Said
 from kvmcp.core.errors import LocalProtocolError, RpcError
-from kvmcp.core.plan import Answer, Context, ToolError, WatchUntil
+from kvmcp.core.plan import Context, ToolError
 from kvmcp.core.wire.common import (
     ClientAnswer,
     ClientRequest,
@@ -63,14 +61,17 @@ class Work:
     async def report_progress(
         self, progress: float, total: float | None = None, message: str | None = None
     ) -> None:
-        """Say how far the work is. Sent if the client asked for it and `progress` has grown."""
+        """Say how far the work is. Sent if the client asked for it and `progress` has grown.
+
+        A task has no progress; there `message` is what the client is told of its status.
+        """
         await self._tell(
             Progress(progress, UNSET if total is None else total, UNSET if message is None else message)
         )
 
     async def log(self, level: LogLevel, data: object, logger: str | None = None) -> None:
         """Send a message (anything that JSON can say, no secrets) to the client's log, if it wants that level."""
-        await self._tell(Log(level, _json(data), UNSET if logger is None else logger))
+        await self._tell(Log(level, json_text(data), UNSET if logger is None else logger))
 
     async def ask(self, requests: Mapping[str, ClientRequest]) -> Mapping[str, ClientAnswer]:
         """Ask the client; the answers have the keys of the requests.
@@ -87,6 +88,14 @@ class Work:
         finally:
             self._asking = False
         return self._answers
+
+    async def hang_up(self) -> None:
+        """Let go of the connection while the work goes on: for work that takes minutes.
+
+        Over HTTP a client of 2025-11-25 comes back by itself for what is still to come. Elsewhere nothing happens:
+        other clients could not come back.
+        """
+        await self._tell(HangUp())
 
     def answer(self, answers: Mapping[str, ClientAnswer]) -> None:
         """For the driver: the client has answered."""
@@ -106,65 +115,6 @@ class Job(Protocol):
     async def run(self, work: Work) -> Result: ...
 
 
-class FunctionJob(Struct, frozen=True):
-    """A user's coroutine function, with its arguments."""
-
-    function: Callable[[object, Work], Awaitable[Returned]]
-    arguments: object
-    context: Context
-
-    async def run(self, work: Work) -> Result:
-        return as_result(await self.function(self.arguments, work))
-
-
-class WatchJob(Struct, frozen=True):
-    """`WatchUntil`, on a store."""
-
-    watch: WatchUntil
-    backend: Backend
-
-    @property
-    def context(self) -> Context:
-        return self.watch.context
-
-    async def run(self, work: Work) -> Result:
-        watch, began = self.watch, anyio.current_time()
-        end = began + watch.timeout
-        # Opaque to the engine; who planned the watch and who runs it know the same vocabulary.
-        keys, channels = cast(Sequence[NsKey], watch.keys), cast(Sequence[NsKey], watch.channels)
-        async with self.backend.watch(keys, channels) as events:
-            late, look_at = False, began + watch.pause
-            while (answer := await self._look(late)) is None:
-                ended = await _next_event(events, min(end, look_at))
-                now = anyio.current_time()
-                late = ended or now >= end
-                if now >= look_at and not late:
-                    look_at = now + watch.pause
-                    await work.report_progress(round(now - began, 3), watch.timeout, "waiting")
-            return answer.result
-
-    async def _look(self, late: bool) -> Answer | None:
-        """Run the operations and ask whether their replies are an answer."""
-        watch = self.watch
-        replies = await self.backend.execute(cast(Ops, watch.ops))
-        if len(replies) != len(watch.ops):
-            raise TypeError(f"the backend gave {len(replies)} replies to {len(watch.ops)} operations")
-        answer = watch.then.resume(replies, watch.context, late)
-        if late and answer is None:
-            raise TypeError(f"{type(watch.then).__name__} has no answer when the time is up")
-        return answer
-
-
-async def _next_event(events: AsyncIterator[Event], until: float) -> bool:
-    """Wait until something is told, at most until the moment `until`. Whether nothing will ever be told again."""
-    with anyio.CancelScope(deadline=until):
-        try:
-            await anext(events)
-        except StopAsyncIteration:
-            return True
-    return False
-
-
 def as_result(value: Returned) -> Result:
     """What a coroutine returned, as a result: text, or data (a struct or a mapping), or a result as it is."""
     if isinstance(value, ToolResult | ReadResult | PromptResult | CompletionResult):
@@ -173,10 +123,23 @@ def as_result(value: Returned) -> Result:
         return ToolResult()
     if isinstance(value, str):
         return ToolResult((TextContent(value),))
-    return ToolResult(structured=_json(value))
+    return ToolResult(structured=json_text(value))
 
 
-def _json(value: object) -> bytes:
+class FunctionJob(Struct, frozen=True):
+    """A user's coroutine function, with its arguments. `Any`: what the function takes, and what it returns."""
+
+    function: Callable[[Any, Work], Awaitable[Any]]
+    arguments: object
+    context: Context
+    as_result: Callable[[Any], Result] = as_result
+    """Makes a result of what the function returns."""
+
+    async def run(self, work: Work) -> Result:
+        return self.as_result(await self.function(self.arguments, work))
+
+
+def json_text(value: object) -> bytes:
     """JSON text. Raises ValueError where a number is NaN or infinite: JSON cannot say it, null would be a lie."""
     plain = (
         msgspec.to_builtins(value, builtin_types=(bytes, msgspec.Raw)) if isinstance(value, Struct) else value

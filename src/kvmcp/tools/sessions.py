@@ -6,7 +6,7 @@ has names that no field of the data can have.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -262,13 +262,14 @@ class ExtendSession(Struct, frozen=True):
     room: int
 
     def resume(self, replies: Sequence[Reply], context: Context) -> Plan:
-        found = only_reply(replies, tuple)
+        # `ops.HashGet` lays down what is in the tuple.
+        found = cast(tuple[bytes | None, ...] | Failure, only_reply(replies, tuple))
         if isinstance(found, Failure):
             return answer(found)
-        ttl = found[0]
+        (ttl,) = found
         if ttl is None:
             return failed(NOT_FOUND)
-        prolonged = Expire(self.key, int(of_type(ttl, bytes)) * 1000)
+        prolonged = Expire(self.key, int(ttl) * 1000)
         return ask(_update(self.key, self.session_id, self.fields, (prolonged,)), self.room, writes=True)
 
 

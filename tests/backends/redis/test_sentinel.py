@@ -34,7 +34,7 @@ async def test_the_primary_is_killed_under_load(sentinels: SentinelSet, namespac
     """With both replicas in sync nothing acknowledged before the kill's own moment is lost, nothing is doubled."""
     tally: Counter[str] = Counter()
     last_sure: dict[int, int] = {}
-    killed, done = anyio.Event(), anyio.Event()
+    warm, killed, done = anyio.Event(), anyio.Event(), anyio.Event()
 
     async def writer(index: int) -> None:
         """Counts up by compare-and-set from what it last knows, so that a write that came twice would show."""
@@ -45,6 +45,8 @@ async def test_the_primary_is_killed_under_load(sentinels: SentinelSet, namespac
             (reply,) = await backend.execute([step])
             if reply == (True,):
                 tally["acknowledged"] += 1
+                if tally["acknowledged"] == 200:
+                    warm.set()
                 tally["after"] += killed.is_set()
                 if tally["after"] == 200:
                     done.set()
@@ -68,7 +70,8 @@ async def test_the_primary_is_killed_under_load(sentinels: SentinelSet, namespac
         async with anyio.create_task_group() as tasks:
             for index in range(10):
                 tasks.start_soon(writer, index)
-            await anyio.sleep(0.4)
+            with anyio.fail_after(15):
+                await warm.wait()
             await anyio.to_thread.run_sync(sentinels.primary.ask, "wait", "2", "1000")
             await anyio.to_thread.run_sync(sentinels.primary.kill)
             killed.set()

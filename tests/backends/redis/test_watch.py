@@ -1,5 +1,8 @@
 """What only this store's watches promise: other programs' changes, gaps, one connection for all."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import anyio
 import pytest
 
@@ -12,6 +15,17 @@ from tests.fault_proxy import fault_proxy
 
 pytestmark = pytest.mark.anyio
 QUICK = RedisOptions(reconnect_pause=0.01, op_timeout=2.0)
+
+
+@pytest.fixture
+def lazy_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """One that removes an expired key only when somebody asks for it."""
+    server = RedisServer(tmp_path / "lazy", ["--enable-debug-command", "local"]).start()
+    try:
+        assert server.ask("debug", "set-active-expire", "0") == "OK"
+        yield server
+    finally:
+        server.kill()
 
 
 def stored_name(key: NsKey) -> str:
@@ -39,10 +53,9 @@ async def test_a_flushed_database_is_a_change(server: RedisServer, namespace: Na
             assert {await next_event(events), await next_event(events)} == {Change(a), Change(b)}
 
 
-async def test_expiry_is_told_though_nobody_looks(server: RedisServer, namespace: Namespace) -> None:
-    a = namespace.key("a")
-    server.ask("config", "set", "hz", "1")
-    server.ask("debug", "set-active-expire", "0")
+async def test_expiry_is_told_though_nobody_looks(lazy_server: RedisServer, namespace: Namespace) -> None:
+    """Not even Redis itself."""
+    server, a = lazy_server, namespace.key("a")
     async with backend_on(server.port) as backend, backend.watch([a]) as events:
         # Inside the watch, and long enough that the first change is read before the second one comes.
         await backend.execute([Set(a, b"1", 1000)])

@@ -11,10 +11,21 @@ from itertools import count
 from typing import Any, Final, TypeAlias
 
 from kvmcp.core.catalog import Catalog
-from kvmcp.core.commands import AnswerWork, Command, Report, RunBatch, Said, StartWork, StopWork, Ticket
+from kvmcp.core.commands import (
+    AnswerWork,
+    BatchFailed,
+    Command,
+    Report,
+    RunBatch,
+    Said,
+    StartWork,
+    StopWork,
+    Ticket,
+)
 from kvmcp.core.http.exchange import HttpExchange
 from kvmcp.core.http.messages import BodyPart, Request, ResponseStart
 from kvmcp.core.http.server import HttpServer
+from kvmcp.core.http.shared import DropRecords, KeepRecord, LoadRecords
 from kvmcp.core.http.streams import EventStore
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Caller
@@ -215,12 +226,21 @@ class Web:
         held: bool = False,
         piece: int = 65536,
         replicated: bool = False,
+        resumable: bool = False,
         store: dict[str, str] | None = None,
+        records: dict[str, bytes] | None = None,
     ) -> None:
         self.service = service or a_service(catalog, limits=limits)
-        self.server = HttpServer(self.service, events, replicated=replicated)
+        self.server = HttpServer(self.service, events, replicated=replicated, resumable=resumable)
         self.caller = caller or Caller()
         self.store = {"a": "1", "b": "2"} if store is None else store
+        self.records: dict[str, bytes] = {} if records is None else records
+        """What all processes keep in common (`replicated`)."""
+        self.records_work = True
+        self.kept: list[KeepRecord] = []
+        self.started: list[Command] = []
+        """Commands of tasks (`replicated`)."""
+        self.replicated = replicated
         self.held = held
         self.piece = piece
         self.now = 100.0
@@ -265,11 +285,34 @@ class Web:
         """Drive whoever has something to do."""
         if first is not None:
             first.drive()
+        self.run_shared()
         while woken := self.server.take_woken():
             for exchange in woken:
                 for reply in self.replies:
                     if reply.exchange is exchange:
                         reply.drive()
+            self.run_shared()
+
+    def run_shared(self) -> None:
+        """Carry out what the server wants done with the common records."""
+        while self.replicated and (commands := self.server.take_records()):
+            for command in commands:
+                match command:
+                    case KeepRecord():
+                        json.loads(command.value)  # Any store of JSON texts can hold it.
+                        assert command.key.isascii() and command.key.isprintable() and len(command.key) < 128
+                        self.kept.append(command)
+                        if self.records_work:
+                            self.records[command.key] = command.value
+                    case DropRecords():
+                        for key in command.keys:
+                            self.records.pop(key, None)
+                    case LoadRecords():
+                        found = [self.records.get(key) for key in command.keys]
+                        outcome = found if self.records_work else BatchFailed()
+                        self.server.complete(command.ticket, outcome, self.now)
+        if self.replicated:
+            self.started += self.server.take_commands()
 
     # --- modern ---
 

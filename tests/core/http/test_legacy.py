@@ -397,6 +397,30 @@ def test_a_stream_changes_hands_twice() -> None:
     assert session.get(event).ended
 
 
+@pytest.mark.parametrize("revision", ["2025-03-26", UNPRIMED, PRIMED])
+def test_where_answers_are_resumable_each_is_a_stream_that_is_replayed(revision: str) -> None:
+    session = Session(Web(resumable=True), revision)
+    reply = session.ask("tools/list")
+    assert reply.is_stream and reply.ended and reply.exchange.closed
+    first = reply.events()[0]
+    assert ("retry" in first) == (revision == PRIMED)
+    back = session.get(f"{first['id'].rpartition('-')[0]}-0")
+    back.asked = reply.asked
+    assert back.messages() == reply.messages() and back.ended
+
+
+def test_a_resumable_answer_is_a_stream_before_there_is_anything_to_say() -> None:
+    session = Session(Web(resumable=True), PRIMED)
+    reply = session.call("job")
+    [priming] = reply.events()
+    assert priming["data"] == "" and not reply.ended
+    reply.disconnect()
+    reply.complete(1, DONE)
+    back = session.get(priming["id"])
+    back.asked = reply.asked
+    assert "result" in back.message() and back.ended
+
+
 def test_a_job_hangs_up_and_the_client_comes_back() -> None:
     session = Session(Web(limits=Limits(retry_ms=300)), PRIMED)
     reply = session.call("job")
@@ -540,6 +564,8 @@ def test_a_get_stream_has_nothing_to_do_with_work() -> None:
     stream = Session(Web(), PRIMED).get()
     stream.exchange.complete(1, DONE, 0.0)
     stream.exchange.tell(1, HangUp(), 0.0)
+    stream.exchange.publish(ListChanged("tools"), 0.0)
+    stream.exchange.note_task("tk")
     assert stream.exchange.take_commands() == [] and not stream.ended
     stream.disconnect()
     assert stream.exchange.take_parts() == []

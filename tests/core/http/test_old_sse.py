@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from kvmcp.core.commands import RunBatch, StopWork
+from kvmcp.core.commands import RunBatch, StartWork, StopWork
 from kvmcp.core.http.exchange import HttpExchange
 from kvmcp.core.http.messages import BodyPart, Request, ResponseStart
 from kvmcp.core.http.old_sse import OldSseServer
@@ -13,8 +13,9 @@ from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Caller
 from kvmcp.core.subscriptions import ListChanged
 from tests.core.fixture_catalog import run_op
-from tests.core.harness import CLIENT_INFO, Json, a_service
+from tests.core.harness import CLIENT_INFO, Json, a_service, envelope
 from tests.core.http.harness import parse_events
+from tests.core.test_tasks import WITH, a_catalog
 from tests.schema import validate_server_message
 
 GET = Request("GET", [(b"accept", b"text/event-stream")])
@@ -134,3 +135,47 @@ def test_heads_that_are_refused() -> None:
 def test_messages_need_the_token_and_the_principal_of_a_stream(token: str | None, caller: Caller) -> None:
     old = Old()
     assert status(old.server.open_post(POST, old.token if token is None else token, caller, 0.0)) == 404
+
+
+# --- what a hostile peer can make it hold ---
+
+
+def test_a_client_that_does_not_read_its_stream_is_not_listened_to() -> None:
+    old = Old(Limits(output_bytes=1000))
+    old.post({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": INITIALIZE})
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode()
+
+    def post() -> int:
+        exchange = old.server.open_post(POST, old.token, ALICE, 1.0)
+        exchange.receive_body(body, 1.0)
+        exchange.end_of_body(1.0)
+        return status(exchange)
+
+    assert [post() for _ in range(3)] == [202, 503, 503]
+    old.drive(1.0)
+    assert post() == 202
+
+
+def test_only_so_many_messages_arrive_at_once_and_none_at_the_end() -> None:
+    old = Old(Limits(open_requests=2, arriving_bytes=10))
+    waiting = old.server.open_post(POST, old.token, ALICE, 1.0)
+    assert waiting.wants_input
+    assert status(old.server.open_post(POST, old.token, ALICE, 1.0)) == 503
+    waiting.receive_body(b" " * 11, 1.0)
+    assert status(waiting) == 503
+    old.server.begin_shutdown(1.0)
+    assert status(old.server.open_post(POST, old.token, ALICE, 1.0)) == 503
+
+
+def test_tasks_that_were_begun_on_a_stream_end_with_it() -> None:
+    old = Old()
+    old.server = OldSseServer(a_service(a_catalog()), "/messages")
+    old.stream = old.server.open_stream(GET, ALICE, 0.0)
+    old.drive(0.0)
+    old.token = parse_events(old.body)[-1]["data"].removeprefix("/messages?session=")
+    params = {"name": "must", "_meta": envelope(capabilities=WITH)}
+    assert old.post({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}) == 202
+    [started] = [command for command in old.ran if isinstance(command, StartWork)]
+    old.stream.disconnected(1.0)
+    old.drive(1.0)
+    assert StopWork(started.ticket) in old.ran and old.stream.closed

@@ -5,35 +5,15 @@ from collections.abc import Callable
 from hypothesis import given, strategies as st
 
 from kvmcp.core.commands import Ask, WorkDone
-from kvmcp.core.http.relays import Relay
+from kvmcp.core.http.relays import Follow, Relay, Told, Written, encode
 from kvmcp.core.subscriptions import ListChanged, ResourceUpdated
 from kvmcp.core.wire.common import ElicitForm, TextContent, ToolResult
 from tests.core.fixture_catalog import FORM
 from tests.core.harness import accepted
 from tests.core.http.harness import Json, Reply, Session, Web
+from tests.core.http.replicas import Replicas
 
 DONE = WorkDone(ToolResult((TextContent("done"),)))
-
-
-class Replicas:
-    """Processes with one store; what one relays reaches all others at once."""
-
-    def __init__(self, number: int = 2) -> None:
-        store = {"a": "1", "b": "2"}
-        self.webs = [Web(replicated=True, store=store) for _ in range(number)]
-
-    def settle(self) -> None:
-        for web in self.webs:
-            for relay in web.server.take_relays():
-                for other in self.webs:
-                    if other is not web:
-                        other.server.receive_relay(relay, other.now)
-                        other.settle()
-
-    def at(self, index: int, act: Callable[[Web], Reply]) -> Reply:
-        reply = act(self.webs[index])
-        self.settle()
-        return reply
 
 
 def test_an_answer_finds_the_process_that_asked() -> None:
@@ -97,8 +77,25 @@ def test_relays_that_make_no_sense_do_nothing() -> None:
     session = Session(web, "2025-11-25")
     session.delete()
     live = Session(web, "2025-11-25")
-    for relay in (Relay("x", b""), Relay(session.id, b""), Relay(live.id, b"{"), Relay(live.id, b"[]")):
-        web.server.receive_relay(relay, web.now)
+    call = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"put","arguments":{"key":"x","value":"y"}}}'
+    answer = b'{"jsonrpc":"2.0","id":1,"result":{}}'
+    stranger = Session(Web(), "2025-11-25").id
+    nonsense: list[Relay] = [Told(live.id, text) for text in (b"{", b"[]", b"5", call)]
+    nonsense += [Told("x", b""), Told(session.id, b""), Told(stranger, answer)]
+    for relay in (
+        *nonsense,
+        Follow(live.id, "p1", 0),
+        Follow("x", "p1", 0, anew=True),
+        Written(live.id, "p1", [], 0),
+    ):
+        web.server.receive_relay(encode(web.service.sealer, "another", relay), web.now)
+        web.settle()
+    for junk in (b"", b'"', b'""', b'"\xff"', b'"x"', b'"r1.e30.x"'):
+        web.server.receive_relay(junk, web.now)
+    assert web.server.sessions == 1, (
+        "a relay about a session that is unknown here is no reason to remember it"
+    )
+    assert "x" not in web.store
     assert live.ask("ping").status == 200
 
 

@@ -11,7 +11,7 @@ from anyio.abc import SocketStream
 
 from kvmcp.io.asgi import HttpApp, HttpOptions
 from kvmcp.io.endpoint import App
-from kvmcp.io.hypercorn import HypercornServer
+from kvmcp.io.hypercorn import HttpLimits, HypercornServer
 from kvmcp.io.listening import ListenLimits, listen_tcp
 from kvmcp.server import Server
 from tests.io.support import MODERN_META, make_server
@@ -150,7 +150,7 @@ Serve: TypeAlias = Callable[..., Any]
 
 @asynccontextmanager
 async def listening(
-    app: App, *, kind: str = "hypercorn", tls: Any = None, **limits: Any
+    app: App, *, kind: str = "hypercorn", tls: Any = None, limits: HttpLimits | None = None
 ) -> AsyncIterator[int]:
     """What speaks HTTP for an application, on a free port; stopped at the end, within its bound."""
     listeners = await listen_tcp("127.0.0.1", 0)
@@ -160,7 +160,7 @@ async def listening(
 
         service = UvicornServer(app, listeners, GRACE, tls)
     else:
-        service = HypercornServer(app, listeners, ListenLimits(shutdown_grace=GRACE, **limits), tls)
+        service = HypercornServer(app, listeners, ListenLimits(shutdown_grace=GRACE), tls, limits)
     port = listeners[0].port
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(service.run)
@@ -189,7 +189,7 @@ async def serving(
 ) -> AsyncIterator[Mcp]:
     """A server, and a client of it."""
     app = (server if server is not None else make_server()).http_app(options)
-    async with app.running(), listening(app, kind=kind, **limits) as port, connected(port) as client:
+    async with app.running(), listening(app, kind=kind) as port, connected(port) as client:
         yield client
 
 

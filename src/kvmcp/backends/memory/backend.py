@@ -22,7 +22,7 @@ from kvmcp.backends.memory import (
 )
 from kvmcp.backends.memory.keys import EXPIRED_PER_BATCH, Keys
 from kvmcp.backends.memory.keyspace import NEVER
-from kvmcp.backends.memory.watchers import Watchers
+from kvmcp.backends.memory.watchers import UntilExpiry, Watchers
 from kvmcp.backends.ops import (
     READS,
     Append,
@@ -229,11 +229,18 @@ class MemoryBackend:
     ) -> AsyncGenerator[AsyncIterator[Event], None]:
         """Changes of `keys` and messages on `channels`; ends with the context, or when the store is closed.
 
-        Setting and giving a time to live are changes, and so are removal and expiry, which is told when it
-        is noticed (see the module's text).
+        Setting and giving a time to live are changes, and so are removal and expiry, which is told at its
+        moment to whoever waits for it then.
         """
-        with self._watchers.registered(tuple(keys), tuple(channels)) as watcher:
-            yield watcher
+        watched = tuple(keys)
+        with self._watchers.registered(watched, tuple(channels)) as watcher:
+            yield UntilExpiry(watcher, partial(self._until_expiry, watched)) if watched else watcher
+
+    def _until_expiry(self, keys: Sequence[NsKey]) -> float:
+        """Expire what is due among the keys; the seconds until the next of them is."""
+        now = self._clock()
+        found = [entry for key in keys if (entry := self._keys.find(key, now)) is not None]
+        return min([entry.deadline for entry in found], default=NEVER) - now
 
     # --- for the program around it
 

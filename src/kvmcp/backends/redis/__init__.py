@@ -9,9 +9,9 @@ Nothing imports this package unless a Redis URL is configured.
     errors              Redis's errors ▸ the documented codes
     resp, greeting      RESP3 without I/O: bytes in, replies and pushes out; the first commands
     wire, link, lane    what was really written; one connection; its upkeep and the queue before it
-    job, spread         one operation until its reply; operations that a cluster takes in parts
+    job, spread, order  one operation until its reply; what a cluster takes in parts; a batch's order there
     routes, topology, cluster   which server; asked of Sentinels and nodes; slots and redirections
-    watch, events       changes of keys and messages on channels
+    watch               changes of keys and messages on channels
     host, loops         background work on whichever loop runs
     backend             all of it behind the `Backend` contract
 """

@@ -33,6 +33,7 @@ from kvmcp.backends.redis.errors import (
     CLOSED,
     CONNECTION_LOST,
     ELSEWHERE,
+    REPLIES_TOO_LARGE,
     REPLY_TOO_LARGE,
     TIMED_OUT,
     class_of,
@@ -41,12 +42,14 @@ from kvmcp.backends.redis.host import Host
 from kvmcp.backends.redis.job import Job
 from kvmcp.backends.redis.lane import Lane
 from kvmcp.backends.redis.options import RedisOptions, check_options
+from kvmcp.backends.redis.order import next_round
 from kvmcp.backends.redis.resp import Call, Lost
 from kvmcp.backends.redis.routes import Routes, make_routes
 from kvmcp.backends.redis.spread import needs_parts, put_together, take_apart
 from kvmcp.backends.redis.watch import WatchHub
 from kvmcp.backends.redis.wire import Connect, connect
 
+_NEVER_CAME: Final = (Lost.UNSENT, Lost.UNANSWERED)
 _PROBE: Final = Namespace("default").key("ready", kind="probe")
 """A key that is never written: whether it can be read is what a readiness check asks."""
 
@@ -156,8 +159,10 @@ class RedisBackend:
 
     async def _finish(self, jobs: list[Job], deadline: float) -> list[Reply]:
         """Rounds until every job has its reply."""
-        while waiting := [job for job in jobs if not job.done]:
+        waiting = [job for job in jobs if not job.done]
+        while waiting:
             await self._round(waiting, deadline)
+            waiting = next_round(jobs) if self._routes.sharded else [job for job in jobs if not job.done]
         return [job.reply for job in jobs]
 
     async def _round(self, jobs: list[Job], deadline: float) -> None:
@@ -209,14 +214,17 @@ class RedisBackend:
     def _lose(self, call: Call, jobs: list[Job], ends: list[int]) -> None:
         """From the last job to the first: a read is asked again only if no later write may have run."""
         in_time = call.end >= 0 and self._clock() < call.deadline
-        first_lost = next(index for index, slot in enumerate(call.replies) if isinstance(slot, Lost))
+        first_lost = next((index for index, slot in enumerate(call.replies) if slot in _NEVER_CAME), -1)
         for index in range(len(jobs) - 1, -1, -1):
             job, start, end = jobs[index], ends[index - 1] if index else 0, ends[index]
             if job.done or end == start:
                 continue
-            fate = call.replies[end - 1]
-            if not isinstance(fate, Lost):
-                job.receive(call.replies[start:end], False)
+            slots = call.replies[start:end]
+            fate = slots[-1]
+            if Lost.DROPPED in slots:
+                job.lose(Lost.DROPPED, REPLIES_TOO_LARGE, False)
+            elif not isinstance(fate, Lost):
+                job.receive(slots, False)
             else:
                 oversized = call.cause is REPLY_TOO_LARGE and start <= first_lost < end
                 cause = REPLY_TOO_LARGE if oversized else self._cause(call)

@@ -72,6 +72,9 @@ GARBAGE: Final = _error("what came from Redis was not its protocol", True)
 REPLY_TOO_LARGE: Final = Failure(
     Code.TOO_LARGE, "what is stored there is larger than a reply may be; another program wrote it", False
 )
+REPLIES_TOO_LARGE: Final = Failure(
+    Code.TOO_LARGE, "the answers to one batch are too large together; ask for fewer or smaller values", True
+)
 STRANGE_REPLY: Final = _error("Redis gave a reply of an unexpected kind", False)
 CLOSED: Final = Failure(Code.REDIS_NOT_CONNECTED, "the store is closed", False)
 CONNECTION_LOST: Final = _away("the connection to Redis was lost")

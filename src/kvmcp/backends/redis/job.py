@@ -89,6 +89,14 @@ class Job:
         if self.redirects <= MAX_REDIRECTS:
             self.done, self.error, self.asked = False, None, asked
 
+    def stay_refused(self) -> None:
+        """Not to be followed after all: the refusal is the reply."""
+        self.done, self.asked = True, None
+
+    def ask_again(self) -> None:
+        """A read whose answer is not the right one."""
+        self.done, self.asked = False, None
+
     @property
     def redirected(self) -> bool:
         return self.error is not None and class_of(self.error) in REDIRECTIONS
@@ -114,7 +122,7 @@ class Job:
                 return True
             self.settle(cause)
         else:
-            self.settle(lost_write(cause) if fate is Lost.UNANSWERED else cause)
+            self.settle(cause if fate is Lost.UNSENT else lost_write(cause))
         return False
 
 

@@ -21,10 +21,16 @@ import hiredis
 from msgspec import Struct
 
 from kvmcp.backends.ops import Failure
+from kvmcp.backends.redis.errors import REPLIES_TOO_LARGE
 
 MAX_REPLY_BYTES: Final = 16 * 1024 * 1024
 """One reply. Ours are below 2 MiB (a value, a page of names); another program's value may be larger and is
 refused from here on, long before a 512 MiB string is in memory."""
+MAX_CALL_REPLY_BYTES: Final = 64 * 1024 * 1024
+"""Replies of one call that are kept: sixty-four of the largest values. Whoever waits for the whole call holds them
+all, so this bounds what one batch can make us hold; replies of many calls leave as they come."""
+SMALL_REPLY: Final = 1024
+"""A reply up to this size is always kept: what a write answers, and numbers."""
 MAX_ELEMENTS_DIGITS: Final = 5
 """Digits of an element count: replies have at most 99,999 elements. hiredis allocates what a header says."""
 MAX_PUSHES: Final = 65536
@@ -41,6 +47,8 @@ class Lost(Enum):
     """The command was not written to its end: it has not run."""
     UNANSWERED = "unanswered"
     """The command was written: it may have run."""
+    DROPPED = "dropped"
+    """The command has run; its reply was thrown away, for its call had too many bytes of them already."""
 
 
 Slot: TypeAlias = "Value | Lost"
@@ -63,6 +71,14 @@ class Garbage(Exception):
 
 class Oversized(Garbage):
     """The oldest open call's reply is larger than any may be."""
+
+
+class _Full(list[Slot]):
+    """The replies of a call that has had enough of them."""
+
+    def append(self, reply: Slot) -> None:
+        large = len(reply) > SMALL_REPLY if isinstance(reply, bytes) else isinstance(reply, list | dict)
+        super().append(Lost.DROPPED if large else reply)
 
 
 class Wake(Protocol):
@@ -90,7 +106,7 @@ class Call:
         self.ghost = False
         """Nobody waits any more: late replies are thrown away."""
         self.cause: Failure | None = None
-        """Why replies were lost."""
+        """Why replies were lost, or may have been."""
         self.wake: Wake | None = None
 
     @property
@@ -128,9 +144,12 @@ def pack(*arguments: bytes | str | int) -> bytes:
 class RespMachine:
     """One connection's protocol state."""
 
-    def __init__(self, max_reply_bytes: int = MAX_REPLY_BYTES) -> None:
+    def __init__(
+        self, max_reply_bytes: int = MAX_REPLY_BYTES, max_call_reply_bytes: int = MAX_CALL_REPLY_BYTES
+    ) -> None:
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         self._max_reply_bytes = max_reply_bytes
+        self._max_call_reply_bytes = max_call_reply_bytes
         self._queued: deque[Call] = deque()
         self._flying: deque[Call] = deque()
         self._pushes: list[Push] = []
@@ -143,6 +162,8 @@ class RespMachine:
         self._held = b""
         self.received = 0
         """Bytes that came, ever."""
+        self._begun = 0
+        """How many of them had come when the oldest call in flight became the oldest; a chunk too many, perhaps."""
 
     # --- out
 
@@ -161,6 +182,8 @@ class RespMachine:
     def data_to_send(self) -> bytes:
         """All that is queued, as one piece."""
         chunks: list[bytes] = []
+        if not self._flying:
+            self._begun = self.received
         while self._queued:
             call = self._queued.popleft()
             self.handed_out += call.size
@@ -189,6 +212,8 @@ class RespMachine:
             self._feed(data, settled)
         else:
             self._feed_carefully(data, settled)
+        if self._flying and self.received - self._begun > self._max_call_reply_bytes:
+            self._drop_large_replies(self._flying[0])
         return settled
 
     def take_pushes(self) -> list[Push]:
@@ -254,8 +279,15 @@ class RespMachine:
         if len(call.replies) == len(call.commands):
             self._flying.popleft()
             self.answered = call.end
+            self._begun = self.received
             if not call.ghost:
                 settled.append(call)
+
+    def _drop_large_replies(self, call: Call) -> None:
+        """From now on: the call is settled when the last of them has come, and says so by its cause."""
+        if not isinstance(call.replies, _Full):
+            call.replies = _Full(call.replies)
+            call.cause = REPLIES_TOO_LARGE
 
     def _pushed(self, items: list[Value], settled: list[Call]) -> None:
         kind = items[0] if items else b""

@@ -24,12 +24,12 @@ from msgspec.structs import replace
 from kvmcp.backends.ops import Event, Failure, Message, NsKey
 from kvmcp.backends.redis.commands import Commands
 from kvmcp.backends.redis.errors import REDIRECTIONS, class_of
-from kvmcp.backends.redis.events import EventQueue
 from kvmcp.backends.redis.lane import Lane
 from kvmcp.backends.redis.options import RedisOptions
 from kvmcp.backends.redis.resp import Call, Push, Slot, pack
 from kvmcp.backends.redis.routes import Routes, Spawn
 from kvmcp.backends.redis.values import present
+from kvmcp.backends.watcher import EventQueue
 
 _Step: TypeAlias = tuple[bytes, ...]
 """A command, unpacked."""

@@ -84,6 +84,9 @@ _decode_call = msgspec.json.Decoder(CallParams).decode
 
 def admit(service: Service, headers: Headers, message: Message, caller: Caller) -> Verdict:
     """What a POST is."""
+    if headers.is_repeated(agreement.VERSION):
+        id = message.id if isinstance(message, Request) else None
+        return Refused(RpcError(HEADER_MISMATCH, "MCP-Protocol-Version stands more than once"), id)
     if isinstance(message, Request):
         return _admit_request(service, headers, message, caller)
     if isinstance(message, Malformed):

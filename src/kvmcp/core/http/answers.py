@@ -17,7 +17,7 @@ from kvmcp.core.jsonrpc import Id, error_response
 from kvmcp.core.limits import Limits
 from kvmcp.core.session import ServerSession
 from kvmcp.core.subscriptions import Event
-from kvmcp.core.tasks import TaskId
+from kvmcp.core.task_states import TaskId
 
 
 def nobody_to_wake() -> None:

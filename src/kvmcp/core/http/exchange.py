@@ -8,11 +8,31 @@ from kvmcp.core.http.answers import Answer, Fixed, refuse
 from kvmcp.core.http.messages import Part
 from kvmcp.core.limits import Limits
 from kvmcp.core.subscriptions import Event
-from kvmcp.core.tasks import TaskId
+from kvmcp.core.task_states import TaskId
+
+
+class BodyRoom:
+    """How much of the bodies that have arrived in part may still be held, over all exchanges of a server."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def take(self, size: int) -> bool:
+        """Whether `size` bytes more may be held."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """They are held no more."""
+        self._left += size
 
 
 class Host(Protocol):
     """What an exchange needs of the server that it belongs to."""
+
+    body_room: BodyRoom
 
     def answer_body(self, exchange: "HttpExchange", body: bytes, now: float) -> Answer: ...
     def woke(self, exchange: "HttpExchange") -> None: ...
@@ -30,8 +50,7 @@ class HttpExchange:
     def __init__(self, host: Host, limits: Limits, now: float) -> None:
         self._host = host
         self._limits = limits
-        self._body: list[bytes] = []
-        self._size = 0
+        self._body = bytearray()
         self._body_until = now + limits.body_timeout
         self._answer: Answer | None = None
         self._left = False
@@ -42,18 +61,19 @@ class HttpExchange:
         """A piece of the request's body arrived; what comes after the answer is ignored."""
         if self._answer is not None:
             return
-        self._size += len(chunk)
-        limit = self._limits.message_bytes
-        if self._size > limit:
-            problem = f"message of at least {self._size} bytes, limit is {limit}"
-            self.answer(refuse(413, problem))
+        size, limit = len(self._body) + len(chunk), self._limits.message_bytes
+        if size > limit:
+            self.answer(refuse(413, f"message of at least {size} bytes, limit is {limit}"))
+        elif not self._host.body_room.take(len(chunk)):
+            problem = "too much is arriving at once; try again"
+            self.answer(refuse(503, problem, (b"retry-after", b"1")))
         else:
-            self._body.append(chunk)
+            self._body += chunk
 
     def end_of_body(self, now: float) -> None:
         """The request is complete."""
         if self._answer is None:
-            self.answer(self._host.answer_body(self, b"".join(self._body), now))
+            self.answer(self._host.answer_body(self, bytes(self._body), now))
 
     def disconnected(self, now: float) -> None:
         """The client has closed the connection, or this stream of it: nothing can be written any more."""
@@ -134,7 +154,8 @@ class HttpExchange:
     def answer(self, answer: Answer) -> None:
         """The response is decided."""
         self._answer = answer
-        self._body.clear()
+        self._host.body_room.give_back(len(self._body))
+        self._body = bytearray()
         answer.wake = self._wake
 
     def _wake(self) -> None:

@@ -10,16 +10,17 @@ import msgspec
 from msgspec import Struct
 
 from kvmcp.core.commands import Command, HangUp, Said, Ticket
+from kvmcp.core.errors import INVALID_REQUEST, RpcError
 from kvmcp.core.http import sse
 from kvmcp.core.http.answers import SessionAnswer, SilenceTimer, earliest, nobody_to_wake
 from kvmcp.core.http.messages import BodyPart, Part, events_start, json_response
 from kvmcp.core.http.sessions import LegacySession
 from kvmcp.core.http.streams import EventStore, Stream
-from kvmcp.core.jsonrpc import ErrorResponse, Id, Response
+from kvmcp.core.jsonrpc import ErrorResponse, Id, Malformed, Request, Response
 from kvmcp.core.limits import Limits
 from kvmcp.core.session import ServerSession
 from kvmcp.core.subscriptions import Event
-from kvmcp.core.tasks import TaskId
+from kvmcp.core.task_states import TaskId
 
 PRIMING: Final = "2025-11-25"
 """Since then a stream begins with an event that has no data; before, it would break clients."""
@@ -37,7 +38,10 @@ def _is_answer(message: bytes) -> bool:
 
 
 class LegacyAnswer(SessionAnswer):
-    """The response to a POST with one request, or with a batch that holds some."""
+    """The response to a POST with one request, or with a batch that holds some.
+
+    A `resumable` one is a stream from the start, so that its client has an event id to come back with.
+    """
 
     def __init__(
         self,
@@ -48,24 +52,44 @@ class LegacyAnswer(SessionAnswer):
         now: float,
         *,
         batch: bool = False,
+        resumable: bool = False,
     ) -> None:
         super().__init__(session, limits, now)
         self._home = home
         self._stream = stream
         self._limits = limits
         self._batch = batch
+        self._resumable = resumable
         self.streams = False
         self._begun = False
         self._connected = True
         self._leaving = False
         self._closed = False
+        self._renew_every = limits.stored_seconds / 3
+        self._renew_at: float | None = None
+        self._gathered: list[bytes] = []
         home.calls[self] = None
+
+    def receive(self, message: Request | Malformed, now: float) -> None:
+        """A message of the POST. What the answers of a batch may weigh is bounded: a hundred bytes ask for a list."""
+        if sum(map(len, self._gathered)) <= self._limits.output_bytes:
+            self._session.receive(message, now)
+        elif message.id is not None:
+            problem = (
+                f"the answers to this batch are above {self._limits.output_bytes} bytes, which is the limit"
+            )
+            self._session.refuse(message.id, RpcError(INVALID_REQUEST, problem))
+        if self._batch:
+            self._gathered += self._session.take_messages()
 
     # --- what other requests of the session bring ---
 
-    def cancel(self, id: Id, now: float) -> None:
+    def cancel(self, id: Id, now: float) -> bool:
+        if id not in self._session.exchanges.open:
+            return False
         self._session.cancel(id, now)
         self.wake()
+        return True
 
     def receive_answer(self, answer: Response | ErrorResponse, now: float) -> bool:
         """The client answered a request of ours; False where it is not one of this call's."""
@@ -98,7 +122,8 @@ class LegacyAnswer(SessionAnswer):
     def take_parts(self) -> list[Part]:
         if self._closed:
             return []
-        messages = self._session.take_messages()
+        messages = self._gathered + self._session.take_messages()
+        self._gathered = []
         self._closed = self._settled
         if self._closed:
             self._home.calls.pop(self, None)
@@ -106,14 +131,16 @@ class LegacyAnswer(SessionAnswer):
             return self._go_on(messages)
         if not self._connected:
             return []
-        if self._closed and messages and all(map(_is_answer, messages)):
+        if self._closed and messages and not self._resumable and all(map(_is_answer, messages)):
             return json_response(200, b"[%b]" % b",".join(messages) if self._batch else messages[0])
-        if messages or self._closed or self._leaving or self._silence.is_due:
+        if messages or self._closed or self._leaving or self._resumable or self._silence.is_due:
             return [events_start(), *self._begin(messages)]
         return []
 
     def _begin(self, messages: list[bytes]) -> list[Part]:
         self._begun = True
+        self._stream.begin(self._session.exchanges.now)
+        self._renew_at = self._session.exchanges.now + self._renew_every
         self._stream.reader = self
         self._stream.wake = self.wake
         self._home.streams[self._stream.name] = self._stream
@@ -147,7 +174,14 @@ class LegacyAnswer(SessionAnswer):
     def next_deadline(self) -> float | None:
         if self._closed:
             return None
-        return earliest(self._session.next_deadline(), self._silence.due_at if self._connected else None)
+        silent_at = self._silence.due_at if self._connected else None
+        return earliest(self._session.next_deadline(), silent_at, self._renew_at)
+
+    def handle_timeout(self, now: float) -> None:
+        super().handle_timeout(now)
+        if self._renew_at is not None and now >= self._renew_at:
+            self._renew_at = now + self._renew_every
+            self._stream.renew(now)
 
     @property
     def closed(self) -> bool:
@@ -158,16 +192,24 @@ class StreamAnswer:
     """The response to a GET: a stream that is written to by whoever has something to say.
 
     The one that a GET opened itself (`standalone`) tells of changes; one that a POST began goes on here when
-    its first connection was lost. `seen` is the number of the last event that the client has.
+    its first connection was lost. `seen` is the number of the last event that the client has, `replayed` are
+    events of an earlier stream that this one goes on with.
     """
 
     def __init__(
-        self, home: LegacySession, stream: Stream, seen: int, store: EventStore, limits: Limits, now: float
+        self,
+        home: LegacySession,
+        stream: Stream,
+        seen: int,
+        store: EventStore,
+        limits: Limits,
+        now: float,
+        replayed: bytes = b"",
     ) -> None:
         self.wake: Callable[[], None] = nobody_to_wake
         self._home = home
         self._stream = stream
-        self._seen = seen
+        self._seen = min(seen, stream.written)  # A client may claim to have seen what was never written.
         self._store = store
         self.streams = home.standalone is stream
         self._retry_ms = limits.retry_ms
@@ -176,8 +218,8 @@ class StreamAnswer:
         self._begun = False
         self._stopping = False
         self._closed = False
-        if stream.wake is not None:
-            stream.wake()  # Whoever had it before ends its response.
+        self._replayed = replayed
+        stream.let_go()
         stream.reader = self
         stream.wake = self._wake_self
 
@@ -195,7 +237,6 @@ class StreamAnswer:
 
     def publish(self, event: Event, now: float) -> bool:
         """Its session notes what changed, and wakes it."""
-        self._now = now
         return False
 
     def note_task(self, id: TaskId) -> bool:
@@ -205,7 +246,7 @@ class StreamAnswer:
     def take_parts(self) -> list[Part]:
         if self._closed:
             return []
-        data = b"" if self._begun else self._primed()
+        data = b"" if self._begun else self._replayed + self._primed()
         data += self._missed() + self._silence.take()
         self._closed = self._stopping or self._stream.ended or self._stream.reader is not self
         if self._closed:
@@ -222,16 +263,16 @@ class StreamAnswer:
 
     def _missed(self) -> bytes:
         """What was written since we last looked, and the changes that are still to be written."""
-        stream = self._stream
+        stream, now = self._stream, max(self._now, self._home.now)
         if stream.reader is not self:
             return b""
         data = b""
         if self._seen != stream.written:
-            kept = self._store.after(stream.session, stream.name, self._seen, self._now)
+            kept = self._store.after(stream.session, stream.name, self._seen, now)
             data = b"" if kept is None else stream.render(kept.events)
         if self.streams:
             changed = map(self._home.dialect.changed, self._home.wishes.changes.take())
-            data += stream.write(list(changed), self._now)
+            data += stream.write(list(changed), now)
         self._seen = stream.written
         return data
 

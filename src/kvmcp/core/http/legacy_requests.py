@@ -3,6 +3,7 @@
 Reference: MCP 2025-03-26 to 2025-11-25, Streamable HTTP.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from kvmcp.core.errors import INVALID_REQUEST, RpcError
@@ -10,11 +11,23 @@ from kvmcp.core.http import agreement
 from kvmcp.core.http.admission import Refused
 from kvmcp.core.http.answers import Answer, Fixed, refusal, refuse
 from kvmcp.core.http.headers import Headers
-from kvmcp.core.http.legacy_answers import LegacyAnswer, StreamAnswer
+from kvmcp.core.http.legacy_answers import PRIMING, LegacyAnswer, StreamAnswer
 from kvmcp.core.http.messages import BodyPart, empty_response, events_start, json_response
-from kvmcp.core.http.relays import ENDED, Relay, concerns_all, rendered
+from kvmcp.core.http.relays import ENDED, WISHES, Follow, Told, Written, cancels, rendered
+from kvmcp.core.http.remote_streams import RemoteStream
 from kvmcp.core.http.sessions import LegacySession, Sessions
-from kvmcp.core.http.streams import Stream, read_event_id
+from kvmcp.core.http.shared import Shared
+from kvmcp.core.http.shared_events import SharedEvents
+from kvmcp.core.http.shared_sessions import AfterRecord, SessionRecord
+from kvmcp.core.http.streams import (
+    Kept,
+    Stream,
+    is_of_a_post,
+    name_of_a_get,
+    name_of_a_post,
+    read_event_id,
+    render,
+)
 from kvmcp.core.jsonrpc import (
     Batch,
     ErrorResponse,
@@ -36,27 +49,29 @@ from kvmcp.core.versions import BATCHING, LEGACY
 SESSION: Final = b"mcp-session-id"
 _LAST_EVENT: Final = b"last-event-id"
 
-_STANDALONE: Final = "g"
-_OF_A_POST: Final = "p"
-"""What the names of streams begin with: what has been lost of a POST's stream cannot be made good."""
-
 
 class LegacyRequests:
-    """Answers POST, GET and DELETE of the legacy era."""
+    """Answers POST, GET and DELETE of the legacy era. `shared` is there where other processes serve them, too."""
 
-    def __init__(self, service: Service, sessions: Sessions, *, replicated: bool = False) -> None:
+    def __init__(
+        self, service: Service, sessions: Sessions, shared: Shared | None, *, resumable: bool = False
+    ) -> None:
         self._service = service
         self._limits = service.limits
         self._sessions = sessions
-        self._replicated = replicated
-        self.relays: list[Relay] = []
-        """What the other processes are to be told; nothing where there are none."""
+        self._shared = shared
+        self._resumable = resumable
+        self._remote: dict[tuple[str, str], RemoteStream] = {}
+        """Streams that clients read here and other processes write; each has an open request."""
 
     # --- POST ---
 
     def post(self, headers: Headers, message: Message, caller: Caller, now: float) -> Answer:
         if isinstance(message, Request) and message.method == "initialize" and headers.get(SESSION) is None:
             return self._initialize(message, caller, now)
+        return self._knowing(headers, caller, now, lambda at: self._post(headers, message, caller, at))
+
+    def _post(self, headers: Headers, message: Message, caller: Caller, now: float) -> Answer:
         id = message.id if isinstance(message, Request) else None
         session = self._find(headers, caller, now, id)
         if isinstance(session, Fixed):
@@ -78,6 +93,27 @@ class LegacyRequests:
             return Fixed(json_response(200, reply))
         id = self._sessions.open(session.legacy, now)
         return Fixed(json_response(200, reply, (SESSION, id.encode())))
+
+    def _knowing(
+        self,
+        headers: Headers,
+        caller: Caller,
+        now: float,
+        answer: Callable[[float], Answer],
+        *,
+        streams: bool = False,
+    ) -> Answer:
+        """`answer` at once, or when what other processes know of the session has been read."""
+        id = headers.get(SESSION)
+        if self._shared is None or id is None or not self._sessions.is_unread(id, caller, now):
+            return answer(now)
+
+        def then(record: SessionRecord | None, at: float) -> Answer:
+            if record is not None:  # If it cannot be read, the next request tries again.
+                self._sessions.restore(id, record, at)
+            return answer(at)
+
+        return AfterRecord(self._shared, id, then, self._limits, now, streams=streams)
 
     def _find(
         self, headers: Headers, caller: Caller, now: float, id: Id | None = None
@@ -123,78 +159,115 @@ class LegacyRequests:
         name = self._service.token()
         admitted = home.opened.admitted(self._service, caller)
         session = ServerSession(self._service, caller, legacy=admitted, wishes=home.wishes, name=name)
-        stream = Stream(home.id, _OF_A_POST + name, self._sessions.store)
-        answer = LegacyAnswer(session, home, stream, self._limits, now, batch=batch)
+        stream = Stream(home.id, name_of_a_post(name), self._sessions.store)
+        answer = LegacyAnswer(
+            session, home, stream, self._limits, now, batch=batch, resumable=self._resumable
+        )
         for message in asked:
-            session.receive(message, now)
-            if isinstance(message, Request) and concerns_all(message):
+            answer.receive(message, now)
+            if isinstance(message, Request) and message.method in WISHES:
+                self._sessions.record(home, now)
+                self._sessions.note_wishes(home, now)
                 self._relay(home, rendered(message))
         return answer
 
     def _deliver(self, session: LegacySession, message: Message, now: float) -> None:
         """A notification or an answer, for whichever call of the session it is about, here or elsewhere."""
         if isinstance(message, Response | ErrorResponse):
-            if not self._receive_answer(session, message, now):
-                self._relay(session, rendered(message))
-        elif isinstance(message, Notification) and concerns_all(message):
-            self._cancel(session, message, now)
+            is_known = message.id is None or _receive_answer(session, message, now)
+        elif isinstance(message, Notification) and cancels(message):
+            is_known = self._cancel(session, message, now)
+        else:
+            return  # All others need no reaction, or none that another process could have.
+        if not is_known:
             self._relay(session, rendered(message))
 
-    def _receive_answer(self, session: LegacySession, answer: Response | ErrorResponse, now: float) -> bool:
-        return any(call.receive_answer(answer, now) for call in list(session.calls))
-
-    def _cancel(self, session: LegacySession, notification: Notification, now: float) -> None:
+    def _cancel(self, session: LegacySession, notification: Notification, now: float) -> bool:
+        """Whether there is nothing more to look for."""
         id = cancelled_id(notification, self._limits)
-        if id is not None:
-            for call in list(session.calls):
-                call.cancel(id, now)
+        if id is None:
+            return True
+        found = [call.cancel(id, now) for call in list(session.calls)]
+        return any(found)
 
     # --- other processes ---
 
     def _relay(self, session: LegacySession, message: bytes) -> None:
-        if self._replicated:
-            self.relays.append(Relay(session.id, message))
+        if self._shared is not None:
+            self._shared.tell(Told(session.id, message))
 
-    def receive_relay(self, relay: Relay, now: float) -> None:
+    def told(self, told: Told, now: float) -> None:
         """Another process was told something that may be about a call, or the stream, of this one."""
-        session = self._sessions.adopt(relay.session, now)
+        message = decode(told.message, self._limits) if told.message != ENDED else None
+        if message is None or isinstance(message, Request):
+            self._told_for_all(told.session, message, now)
+            return
+        session = self._sessions.known(told.session)
+        if session is None:
+            return  # No call of it can be waiting here.
+        if isinstance(message, Notification):
+            self._cancel(session, message, now)
+        elif isinstance(message, Response | ErrorResponse):
+            _receive_answer(session, message, now)
+
+    def _told_for_all(self, id: str, wish: Request | None, now: float) -> None:
+        """What holds for all that is still to come of a session: its end, or what its client wants to hear of."""
+        session = self._sessions.adopt(id, now)
         if session is None:
             return
-        if relay.message == ENDED:
-            self._end(session)
+        if wish is None:
+            self._sessions.end(session)
+        elif wish.method in WISHES:
+            admitted = session.opened.admitted(self._service, Caller())
+            ServerSession(self._service, legacy=admitted, wishes=session.wishes).receive(wish, now)
+            self._sessions.note_wishes(session, now)
+
+    def follow(self, wanted: Follow, now: float) -> None:
+        """Another process has a client that goes on with a stream."""
+        store, session = self._sessions.store, self._sessions.known(wanted.session)
+        if isinstance(store, SharedEvents):
+            store.follow(wanted, now)
+        if not wanted.anew:
             return
-        match decode(relay.message, self._limits):
-            case Request() as request:
-                admitted = session.opened.admitted(self._service, Caller())
-                ServerSession(self._service, legacy=admitted, wishes=session.wishes).receive(request, now)
-            case Notification() as notification:
-                self._cancel(session, notification, now)
-            case Response() | ErrorResponse() as answer:
-                self._receive_answer(session, answer, now)
-            case _:
-                pass  # Nothing that `rendered` writes.
+        if session is not None and wanted.stream in session.streams:
+            session.streams[wanted.stream].let_go()
+        self._give_way(wanted.session, wanted.stream)
+
+    def written(self, written: Written) -> None:
+        """The process that writes a stream has told of it."""
+        reader = self._remote.get((written.session, written.stream))
+        if reader is not None:
+            reader.told(written)
+
+    def _give_way(self, session: str, stream: str) -> None:
+        before = self._remote.pop((session, stream), None)
+        if before is not None:
+            before.give_way()
+
+    def _left(self, reader: RemoteStream) -> None:
+        key = (reader.wanted.session, reader.wanted.stream)
+        if self._remote.get(key) is reader:
+            del self._remote[key]
 
     # --- DELETE ---
 
     def delete(self, headers: Headers, caller: Caller, now: float) -> Answer:
-        """ "DELETE … to explicitly terminate the session"; its calls go on, as nothing cancels them."""
+        """ "DELETE … to explicitly terminate the session"."""
+        return self._knowing(headers, caller, now, lambda at: self._delete(headers, caller, at))
+
+    def _delete(self, headers: Headers, caller: Caller, now: float) -> Answer:
         session = self._find(headers, caller, now)
         if isinstance(session, Fixed):
             return session
-        self._end(session)
-        self._relay(session, ENDED)
+        self._sessions.end_everywhere(session, now)
         return Fixed(empty_response(204))
-
-    def _end(self, session: LegacySession) -> None:
-        self._sessions.end(session)
-        if session.standalone is not None:
-            session.standalone.end()
-            if session.standalone.wake is not None:
-                session.standalone.wake()
 
     # --- GET ---
 
     def get(self, headers: Headers, caller: Caller, now: float) -> Answer:
+        return self._knowing(headers, caller, now, lambda at: self._get(headers, caller, at), streams=True)
+
+    def _get(self, headers: Headers, caller: Caller, now: float) -> Answer:
         session = self._find(headers, caller, now)
         if isinstance(session, Fixed):
             return session
@@ -206,14 +279,15 @@ class LegacyRequests:
             return refuse(400, "Last-Event-ID is none of ours")
         return self._resume(session, *read, now)
 
-    def _open_stream(self, session: LegacySession, now: float) -> Answer:
+    def _open_stream(self, session: LegacySession, now: float, replayed: bytes = b"") -> Answer:
         stream = session.standalone
         if stream is None:
-            stream = Stream(session.id, _STANDALONE + self._service.token(), self._sessions.store)
+            stream = Stream(session.id, name_of_a_get(self._service.token()), self._sessions.store)
             session.standalone = session.streams[stream.name] = stream
         if stream.reader is not None:
             return refuse(409, "this session has a stream already; resume it with Last-Event-ID")
-        return StreamAnswer(session, stream, stream.written, self._sessions.store, self._limits, now)
+        store, limits = self._sessions.store, self._limits
+        return StreamAnswer(session, stream, stream.written, store, limits, now, replayed)
 
     def _resume(self, session: LegacySession, name: str, seen: int, now: float) -> Answer:
         store = self._sessions.store
@@ -221,10 +295,32 @@ class LegacyRequests:
         if stream is not None:
             return StreamAnswer(session, stream, seen, store, self._limits, now)
         kept = store.after(session.id, name, seen, now)
+        if not is_of_a_post(name):
+            return self._resume_changes(session, kept, name, now)
         if kept is not None:
-            data = Stream(session.id, name, store).render(kept.events)
-            return Fixed([events_start(), BodyPart(data)])
-        # What was opened by a GET only told of changes: a new one begins where the lost one ended.
-        if name.startswith(_STANDALONE):
-            return self._open_stream(session, now)
+            return Fixed([events_start(), BodyPart(render(name, kept.events))])
+        if self._shared is not None:
+            return self._resume_elsewhere(
+                self._shared, session, Follow(session.id, name, seen, anew=True), now
+            )
         return refuse(400, "what Last-Event-ID names is not kept any more")
+
+    def _resume_changes(self, session: LegacySession, kept: Kept | None, name: str, now: float) -> Answer:
+        """What was opened by a GET only told of changes: a new one begins where the lost one ended.
+
+        Where nothing is known of the lost one, nobody knows what the client has not heard: it hears of all.
+        """
+        if kept is None:
+            session.wishes.changes.note_all()
+        return self._open_stream(session, now, b"" if kept is None else render(name, kept.events))
+
+    def _resume_elsewhere(self, shared: Shared, session: LegacySession, wanted: Follow, now: float) -> Answer:
+        self._give_way(wanted.session, wanted.stream)
+        primed = session.opened.version >= PRIMING
+        reader = RemoteStream(shared, wanted, self._limits, now, primed=primed, left=self._left)
+        self._remote[wanted.session, wanted.stream] = reader
+        return reader
+
+
+def _receive_answer(session: LegacySession, answer: Response | ErrorResponse, now: float) -> bool:
+    return any(call.receive_answer(answer, now) for call in list(session.calls))

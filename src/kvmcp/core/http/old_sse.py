@@ -9,7 +9,7 @@ from msgspec import Struct
 from kvmcp.core import jsonrpc
 from kvmcp.core.http import sse
 from kvmcp.core.http.answers import Answer, Fixed, SessionAnswer, earliest, refuse
-from kvmcp.core.http.exchange import HttpExchange
+from kvmcp.core.http.exchange import BodyRoom, HttpExchange
 from kvmcp.core.http.headers import Headers
 from kvmcp.core.http.messages import EVENTS, BodyPart, Part, Request, empty_response, events_start
 from kvmcp.core.limits import Limits
@@ -28,17 +28,30 @@ class OldStream(SessionAnswer):
         self.streams = True
         self._limits = limits
         self._greeting: bytes = b"event: endpoint\ndata: %b\n\n" % endpoint.encode()
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
         self._closed = False
 
-    def receive(self, body: bytes, now: float) -> None:
-        """A message that was POSTed."""
+    def receive(self, body: bytes, now: float) -> bool:
+        """A message that was POSTed; False where it is not taken, because what came of others is not read."""
+        if not self._session.wants_input or self._unsent_bytes > self._limits.output_bytes:
+            return False
         self._session.receive(jsonrpc.decode(body, self._limits), now)
+        self._render()
         self.wake()
+        return True
+
+    def _render(self) -> None:
+        for message in self._session.take_messages():
+            self._unsent.append(sse.event(message))
+            self._unsent_bytes += len(message)
 
     def take_parts(self) -> list[Part]:
         if self._closed:
             return []
-        data = b"".join(map(sse.event, self._session.take_messages())) + self._silence.take()
+        self._render()
+        data = b"".join(self._unsent) + self._silence.take()
+        self._unsent, self._unsent_bytes = [], 0
         self._closed = self._session.closed
         greeting, self._greeting = self._greeting, b""
         body = BodyPart(greeting + data, more=not self._closed)
@@ -76,14 +89,19 @@ class OldSseServer:
         self._streams: dict[str, OldStream] = {}
         self._open: dict[HttpExchange, _Head] = {}
         self._woken: dict[HttpExchange, None] = {}
+        self._listening: dict[HttpExchange, None] = {}
         self._ending = False
+        self.body_room = BodyRoom(self._limits.arriving_bytes)
 
     def open_stream(self, request: Request, caller: Caller, now: float) -> HttpExchange:
         """A GET of the stream's address arrived."""
         exchange = HttpExchange(self, self._limits, now)
         token = self._service.token()
         self._open[exchange] = _Head(token, caller)
-        exchange.answer(self._stream(request, token, caller, now))
+        answer = self._stream(request, token, caller, now)
+        exchange.answer(answer)
+        if answer.streams:
+            self._listening[exchange] = None
         return exchange
 
     def _stream(self, request: Request, token: str, caller: Caller, now: float) -> Answer:
@@ -103,7 +121,9 @@ class OldSseServer:
         exchange = HttpExchange(self, self._limits, now)
         self._open[exchange] = _Head("", caller)
         stream = self._streams.get(token)
-        if request.method != "POST":
+        if self._ending or len(self._open) > self._limits.open_requests:
+            exchange.answer(refuse(503, "no more messages are taken now", (b"retry-after", b"1")))
+        elif request.method != "POST":
             exchange.answer(refuse(405, "messages are sent by POST", (b"allow", b"POST")))
         elif not Headers(request.headers).has_json_body():
             exchange.answer(refuse(415, "the body must be application/json"))
@@ -115,9 +135,8 @@ class OldSseServer:
 
     def publish(self, event: Event, now: float) -> None:
         """Something changed."""
-        for exchange in self._open:
-            if not exchange.wants_input:
-                exchange.publish(event, now)
+        for exchange in self._listening:
+            exchange.publish(event, now)
 
     def begin_shutdown(self, now: float) -> None:
         """Take no new streams, finish what was accepted, give up after `Limits.shutdown_grace`."""
@@ -139,7 +158,8 @@ class OldSseServer:
         stream = self._streams.get(self._open[exchange].token)
         if stream is None:
             return refuse(404, "the session ended while its message was arriving")
-        stream.receive(body, now)
+        if not stream.receive(body, now):
+            return refuse(503, "read the stream first; too much waits on it", (b"retry-after", b"1"))
         return Fixed(empty_response(202))
 
     def woke(self, exchange: HttpExchange) -> None:
@@ -150,6 +170,7 @@ class OldSseServer:
         """An exchange is over; with a stream's, its session."""
         head = self._open.pop(exchange)
         self._woken.pop(exchange, None)
+        self._listening.pop(exchange, None)
         stream = self._streams.get(head.token)
         if stream is not None and stream.closed:
             del self._streams[head.token]

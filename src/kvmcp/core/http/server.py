@@ -2,26 +2,31 @@
 
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from kvmcp.core import jsonrpc
 from kvmcp.core.commands import Command, Said, Ticket
 from kvmcp.core.http import agreement
 from kvmcp.core.http.admission import Accepted, LegacyMessage, ModernRequest, admit
 from kvmcp.core.http.answers import Answer, Fixed, ModernAnswer, earliest, refusal, refuse
-from kvmcp.core.http.exchange import HttpExchange
+from kvmcp.core.http.exchange import BodyRoom, HttpExchange
 from kvmcp.core.http.headers import Headers
+from kvmcp.core.http.interests import Interests
 from kvmcp.core.http.legacy_requests import LegacyRequests
 from kvmcp.core.http.messages import EVENTS, Request, empty_response
-from kvmcp.core.http.relays import Relay
+from kvmcp.core.http.relays import Follow, TaskAsked, TaskTold, Told, Written
+from kvmcp.core.http.remote_tasks import RemoteTasks
 from kvmcp.core.http.sessions import Sessions
+from kvmcp.core.http.shared import FIRST_TICKET as FIRST_SHARED_TICKET, Shared, SharedCommand
+from kvmcp.core.http.shared_events import SharedEvents
 from kvmcp.core.http.streams import EventStore, MemoryEventStore
 from kvmcp.core.jsonrpc import Id
 from kvmcp.core.plan import Caller
 from kvmcp.core.service import Service
 from kvmcp.core.session import ServerSession
 from kvmcp.core.subscriptions import Event
-from kvmcp.core.tasks import TaskId, Tasks
+from kvmcp.core.task_states import TaskId
+from kvmcp.core.tasks import Tasks
 from kvmcp.core.versions import MODERN
 
 _LISTEN: Final = "subscriptions/listen"
@@ -37,21 +42,36 @@ class HttpServer:
 
     An input to one exchange may give others something to do (a client's answer, a change): run what
     `take_woken` names, too. `events` remembers what a legacy client may ask for again. Where several processes
-    serve the same sessions (`replicated`), pass on what `take_relays` gives to all others.
+    serve the same sessions (`replicated`), pass on what `take_relays` gives to all others. `resumable` makes a
+    stream of every answer to a legacy call, so that a client whose connection breaks can come back for it.
     """
 
     def __init__(
-        self, service: Service, events: EventStore | None = None, *, replicated: bool = False
+        self,
+        service: Service,
+        events: EventStore | None = None,
+        *,
+        replicated: bool = False,
+        resumable: bool = False,
     ) -> None:
         self._service = service
         self._limits = service.limits
-        self._sessions = Sessions(service, events if events is not None else MemoryEventStore(service.limits))
-        self._legacy = LegacyRequests(service, self._sessions, replicated=replicated)
-        self._tasks = Tasks(service, self._heard_of_task)
+        self._shared = Shared(service.sealer, service.token()) if replicated else None
+        events = events if events is not None else self._own_events()
+        self._sessions = Sessions(service, events, self._shared)
+        self._legacy = LegacyRequests(service, self._sessions, self._shared, resumable=resumable)
+        self._remote_tasks = None if self._shared is None else RemoteTasks(service, self._shared)
+        self._tasks = Tasks(service, self._heard_of_task, self._remote_tasks)
         self._open: dict[HttpExchange, _Head] = {}
         self._woken: dict[HttpExchange, None] = {}
         self._streaming: set[HttpExchange] = set()
+        self._listening: Interests[Event | TaskId, HttpExchange] = Interests()
+        self.body_room = BodyRoom(self._limits.arriving_bytes)
         self._ending = False
+
+    def _own_events(self) -> EventStore:
+        limits = self._limits
+        return MemoryEventStore(limits) if self._shared is None else SharedEvents(limits, self._shared)
 
     # --- input ---
 
@@ -71,13 +91,27 @@ class HttpServer:
 
     def publish(self, event: Event, now: float) -> None:
         """Something changed; clients that want to know are told when their transport takes it."""
-        for exchange in self._streaming:
+        for exchange in self._listening.of(event):
             exchange.publish(event, now)
-        self._sessions.publish(event)
+        self._sessions.publish(event, now)
 
-    def receive_relay(self, relay: Relay, now: float) -> None:
-        """Another process passed something on."""
-        self._legacy.receive_relay(relay, now)
+    def receive_relay(self, data: bytes, now: float) -> None:
+        """Another process, or this one, passed something on; whatever none of them wrote is ignored."""
+        relay = None if self._shared is None else self._shared.read(data)
+        match relay:
+            case Told():
+                self._legacy.told(relay, now)
+            case Follow():
+                self._legacy.follow(relay, now)
+            case Written():
+                self._legacy.written(relay)
+            case TaskAsked(id=id, answers=answers):
+                given = None if answers is None else {key: Raw(text) for key, text in answers.items()}
+                self._tasks.ask_for_other(id, given, now)
+            case TaskTold():
+                self._told_of_task(relay)
+            case _:
+                pass
 
     def begin_shutdown(self, now: float) -> None:
         """Take no new requests, finish what was accepted, give up after `Limits.shutdown_grace`."""
@@ -89,7 +123,10 @@ class HttpServer:
 
     def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
         """A command of the server's own finished."""
-        self._tasks.complete(ticket, outcome, now)
+        if self._shared is not None and ticket > FIRST_SHARED_TICKET:
+            self._shared.complete(ticket, outcome, now)
+        else:
+            self._tasks.complete(ticket, outcome, now)
 
     def tell(self, ticket: Ticket, said: Said, now: float) -> None:
         """A task asks the client."""
@@ -106,16 +143,19 @@ class HttpServer:
         """Work that belongs to no request: tasks. To be taken after inputs to exchanges, too."""
         return self._tasks.take_commands()
 
+    def take_records(self) -> list[SharedCommand]:
+        """What is to be done with the records that all processes keep in common, in order; see the package."""
+        return [] if self._shared is None else self._shared.take_commands()
+
     def take_woken(self) -> list[HttpExchange]:
         """The exchanges that were given something to do from elsewhere."""
         woken = [exchange for exchange in self._woken if not exchange.closed]
         self._woken.clear()
         return woken
 
-    def take_relays(self) -> list[Relay]:
-        """What the other processes are to be told, in order."""
-        relays, self._legacy.relays = self._legacy.relays, []
-        return relays
+    def take_relays(self) -> list[bytes]:
+        """What the other processes are to be told, in order; each is JSON text."""
+        return [] if self._shared is None else self._shared.take_relays()
 
     def next_deadline(self) -> float | None:
         """The earliest moment at which `handle_timeout` has something to do."""
@@ -178,6 +218,10 @@ class HttpServer:
 
     def _modern(self, exchange: HttpExchange, asked: ModernRequest, caller: Caller, now: float) -> Answer:
         request = asked.request
+        if self._remote_tasks is not None:
+            elsewhere = self._remote_tasks.answer(self._tasks, request, asked.admitted, now)
+            if elsewhere is not None:
+                return elsewhere
         listens = request.method == _LISTEN
         if listens and self._is_full:
             return self._too_many_streams(request.id)
@@ -185,6 +229,7 @@ class HttpServer:
         session.receive_admitted(request, asked.admitted, now)
         if listens:
             self._streaming.add(exchange)
+            self._listening.set(exchange, session.listens_to)
         return ModernAnswer(session, request.id, self._limits, now, streams=listens)
 
     def _stream(self, exchange: HttpExchange, headers: Headers, caller: Caller, now: float) -> Answer:
@@ -209,11 +254,20 @@ class HttpServer:
         self._woken[exchange] = None
 
     def _heard_of_task(self, id: TaskId) -> None:
-        for exchange in self._streaming:
+        for exchange in self._listening.of(id):
             exchange.note_task(id)
+
+    def _told_of_task(self, told: TaskTold) -> None:
+        """Another process has told of a task of its own."""
+        assert self._remote_tasks is not None, "relays come where there are other processes"
+        self._remote_tasks.told(told)
+        if self._listening.of(told.id):
+            self._tasks.note_elsewhere(told.id, told.state)
+            self._heard_of_task(told.id)
 
     def left(self, exchange: HttpExchange) -> None:
         """An exchange is over."""
         del self._open[exchange]
         self._streaming.discard(exchange)
+        self._listening.drop(exchange)
         self._woken.pop(exchange, None)

@@ -93,7 +93,7 @@ class Frames:
                 continue
             # The common frame first, without another call (benchmarks/websocket.py).
             start = position + head_size
-            if start > end:
+            if start > end and (end < position + 2 or data[position + 1] ^ expected <= _LONGER):
                 break
             first, length = data[position], data[position + 1] ^ expected
             is_plain = first == _WHOLE_TEXT and not self._in_message
@@ -150,7 +150,8 @@ class Frames:
                 self._ended = True
                 return Violated(CloseReason.UNSUPPORTED_DATA, "messages are text")
             case Ping():
-                self._answers.append(bytes(self._wsproto.send(event.response())))
+                if self._wsproto.state is ConnectionState.OPEN:  # Nothing may follow our Close.
+                    self._answers.append(bytes(self._wsproto.send(event.response())))
                 return Received()
             case Pong():
                 return Received()

@@ -9,7 +9,6 @@ A peer that goes takes with it what it asked for: nothing is finished that nobod
 
 import logging
 from enum import Enum
-from math import inf
 
 from wsproto.connection import ConnectionType
 from wsproto.frame_protocol import CloseReason
@@ -21,6 +20,7 @@ from kvmcp.core.session import ServerSession
 from kvmcp.core.subscriptions import Event
 from kvmcp.io.websocket.deflate import Deflate
 from kvmcp.io.websocket.frames import Closed, Frames, Received, Violated
+from kvmcp.io.websocket.heartbeat import Heartbeat
 from kvmcp.io.websocket.limits import WebSocketLimits
 from kvmcp.io.websocket.upgrade import Door, Refused, Upgrade, Upgraded, render, text_response
 
@@ -32,6 +32,8 @@ class Phase(Enum):
 
     UPGRADING = "upgrading"
     OPEN = "open"
+    CLOSING = "closing"
+    """Nothing more counts that comes in; our Close goes out behind what is answered in this turn."""
     ENDED = "ended"
     """Our last bytes are rendered, or waiting in `data_to_send`."""
 
@@ -54,20 +56,15 @@ class WebSocketConnection:
         self._sending = False
         """Whether what was rendered last is, as far as we know, still being written."""
         self._now = now
-        self._heard = now
-        self._active = now
-        """When a message came or went."""
-        self._message_due = inf
-        self._pong_due = inf
-        self._was_held = False
-        self._deadline = now + self._limits.handshake_timeout
+        self._upgrade_due = now + self._limits.handshake_timeout
+        self._heartbeat: Heartbeat
+        self._closing = (int(CloseReason.NORMAL_CLOSURE), "")
 
     # --- input ---
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Bytes arrived, cut anywhere."""
-        self._now = self._heard = now
-        self._pong_due = inf
+        self._now = now
         try:
             if self._phase is Phase.OPEN:
                 self._receive_frames(data, now)
@@ -75,7 +72,9 @@ class WebSocketConnection:
                 self._receive_head(data, now)
         except Exception as error:  # a bug of ours: the peer is told that it is not at fault
             logger.error("a WebSocket connection failed", exc_info=error)
-            self._fail(CloseReason.INTERNAL_ERROR, "internal error", now)
+            self._close(CloseReason.INTERNAL_ERROR, "internal error")
+            if self._phase is Phase.UPGRADING:
+                self._end(now)
 
     def _receive_head(self, data: bytes, now: float) -> None:
         assert self._upgrade is not None
@@ -95,29 +94,29 @@ class WebSocketConnection:
         self._frames = Frames(
             ConnectionType.SERVER, self._message_bytes, upgraded.deflate, self._limits.compress_from
         )
-        self._active = now
-        self._schedule(now)
+        self._heartbeat = Heartbeat(self._limits, now)
         if upgraded.trailing:
             self._receive_frames(upgraded.trailing, now)
 
     def _receive_frames(self, data: bytes, now: float) -> None:
-        receive_message = self._session.receive_message
+        receive_message, heartbeat = self._session.receive_message, self._heartbeat
+        heartbeat.hear(now)
         for incoming in self._frames.receive(data):
             if type(incoming) is bytes:
-                self._active = now
+                heartbeat.use(now)
                 receive_message(incoming, now)
             elif isinstance(incoming, Closed):
-                self._answer_close(incoming, now)
+                # "… the endpoint typically echos the status code it received" (section 5.5.1).
+                self._close(incoming.code)
             elif isinstance(incoming, Violated):
-                self._fail(incoming.code, incoming.reason, now)
+                self._close(incoming.code, incoming.reason)
             else:
                 assert isinstance(incoming, Received)
         self._out += self._frames.take_answers()
         if self._frames.is_between:
-            self._message_due = inf
-        elif self._message_due == inf:
-            self._message_due = now + self._limits.message_timeout
-            self._deadline = min(self._deadline, self._message_due)
+            heartbeat.end_message()
+        else:
+            heartbeat.begin_message(now)
 
     def receive_eof(self, now: float) -> None:
         """The peer is gone, with or without a Close."""
@@ -150,46 +149,17 @@ class WebSocketConnection:
 
     def handle_timeout(self, now: float) -> None:
         """`next_deadline` has passed. Early and repeated calls do nothing."""
+        self._now = now
         self._session.handle_timeout(now)
-        if now < self._deadline:
-            return
-        if self._phase is Phase.UPGRADING:
+        if self._phase is Phase.UPGRADING and now >= self._upgrade_due:
             self._out.append(render(text_response(408, "the head of the request took too long")))
             self._end(now)
-        elif self._phase is Phase.OPEN:
-            self._look_after_peer(now)
-
-    def _look_after_peer(self, now: float) -> None:
-        limits = self._limits
-        if now >= self._message_due:
-            self._fail(CloseReason.POLICY_VIOLATION, "a message took too long", now)
-        elif now - self._active >= limits.idle_timeout:
-            self._fail(CloseReason.GOING_AWAY, "idle", now)
-        elif now >= self._pong_due:
-            self._judge_silence(now)
-        elif self._pong_due == inf and now - self._heard >= limits.ping_interval:
-            self._out.append(self._frames.ping())
-            self._pong_due = now + limits.pong_timeout
-            self._was_held = False
-        self._schedule(now)
-
-    def _judge_silence(self, now: float) -> None:
-        """No sign of life since the ping. That proves nothing where the ping is not out, or we do not read."""
-        is_held = self._sending or not self.wants_input
-        if is_held or self._was_held:
-            self._was_held = is_held
-            self._pong_due = now + self._limits.pong_timeout
-        else:
-            self._fail(CloseReason.GOING_AWAY, "no answer to a ping", now)
-
-    def _schedule(self, now: float) -> None:
-        """The next moment to look; what arrives meanwhile moves nothing, so that messages cost no timers."""
-        if self._phase is Phase.OPEN:
-            limits = self._limits
-            heartbeat = self._heard + limits.ping_interval if self._pong_due == inf else self._pong_due
-            self._deadline = min(heartbeat, self._message_due, self._active + limits.idle_timeout)
-        else:
-            self._deadline = inf
+        elif self._phase is Phase.OPEN and now >= self._heartbeat.deadline:
+            verdict = self._heartbeat.look(now, is_held=self._sending or not self.wants_input)
+            if isinstance(verdict, Violated):
+                self._close(verdict.code, verdict.reason)
+            elif verdict:
+                self._out.append(self._frames.ping())
 
     # --- output ---
 
@@ -199,36 +169,45 @@ class WebSocketConnection:
 
     def data_to_send(self) -> bytes:
         """All that is to be written, rendered now, in one piece."""
-        if self._phase is Phase.OPEN:
-            messages = self._session.take_messages()
-            if messages:
-                self._active = self._now
-                self._out.append(self._frames.text(messages))
-            if self._session.closed:
-                self._out.append(self._frames.close(CloseReason.GOING_AWAY, "the server is stopping"))
-                self._phase = Phase.ENDED
+        if self._phase in (Phase.OPEN, Phase.CLOSING):
+            self._render()
         data = b"".join(self._out)
         self._out.clear()
         self._sending = bool(data)
         return data
+
+    def _render(self) -> None:
+        messages = self._session.take_messages()
+        if messages:
+            self._heartbeat.use(self._now)
+            self._out.append(self._frames.text(messages))
+        if self._session.closed:
+            self._close(CloseReason.GOING_AWAY, "the server is stopping")
+        if self._phase is Phase.CLOSING:
+            self._out.append(self._frames.close(*self._closing))
+            self._end(self._now)
 
     @property
     def wants_turn(self) -> bool:
         """Whether `take_commands` or `data_to_send` has something to give: go on until neither has."""
         if self._phase is Phase.ENDED:
             return bool(self._out)
-        return bool(self._out) or self._session.wants_turn or self._session.closed
+        return bool(
+            self._out or self._phase is Phase.CLOSING or self._session.wants_turn or self._session.closed
+        )
 
     def next_deadline(self) -> float | None:
         """The earliest moment at which `handle_timeout` has something to do."""
-        own = self._session.next_deadline()
-        deadline = self._deadline if own is None else min(own, self._deadline)
-        return None if deadline == inf else deadline
+        session = self._session.next_deadline()
+        if self._phase in (Phase.CLOSING, Phase.ENDED):
+            return session
+        own = self._heartbeat.deadline if self._phase is Phase.OPEN else self._upgrade_due
+        return own if session is None else min(own, session)
 
     @property
     def wants_input(self) -> bool:
         """Whether the peer may be read from now."""
-        return self._phase is not Phase.ENDED and self._session.wants_input
+        return self._phase in (Phase.UPGRADING, Phase.OPEN) and self._session.wants_input
 
     @property
     def closed(self) -> bool:
@@ -237,25 +216,16 @@ class WebSocketConnection:
 
     # --- the end ---
 
-    def _answer_close(self, closed: Closed, now: float) -> None:
-        """ "When sending a Close frame in response, the endpoint typically echos the status code" (5.5.1)."""
-        self._out += self._frames.take_answers()
-        self._out.append(self._frames.close(closed.code))
-        self._end(now)
-
-    def _fail(self, code: int, reason: str, now: float) -> None:
-        """The peer broke a rule, or is gone: say so, and end."""
+    def _close(self, code: int, reason: str = "") -> None:
+        """Say goodbye: at the peer's wish, because it broke a rule or is gone, or because we stop."""
         if self._phase is Phase.OPEN:
             logger.debug("closing a WebSocket: %d %s", code, reason)
-            self._out += self._frames.take_answers()
-            self._out.append(self._frames.text(self._session.take_messages()))
-            self._out.append(self._frames.close(code, reason))
-        self._end(now)
+            self._phase = Phase.CLOSING
+            self._closing = (code, reason)
 
     def _end(self, now: float) -> None:
         """Nobody waits any more: cancel what was accepted, answer nothing."""
         self._phase = Phase.ENDED
         self._upgrade = None
-        self._deadline = inf
         self._session.abandon(now)
         self._session.receive_eof(now)

@@ -58,6 +58,10 @@ class Door(Struct, frozen=True):
         """The caller, or the refusal. Where, from where, who: in this order."""
         if path not in self.paths:
             return text_response(404, f"no WebSocket here, but at {' '.join(sorted(self.paths))}")
+        return self.check(request)
+
+    def check(self, request: Request) -> Caller | list[Part]:
+        """The same where the path is known to be right."""
         checked = self.guard.check(request)
         if isinstance(checked, Turned):
             return checked.parts
@@ -90,7 +94,8 @@ class Upgrade:
 
     def receive(self, data: bytes) -> Upgraded | Refused | None:
         """Bytes arrived, cut anywhere; None where the head is not yet whole."""
-        self._h11.receive_data(data)
+        if data:  # Nothing is the end of the stream, to h11.
+            self._h11.receive_data(data)
         try:
             event = self._h11.next_event()
             if event is h11.NEED_DATA:
