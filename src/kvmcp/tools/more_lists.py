@@ -98,11 +98,11 @@ class TakeFromTheRight(Struct, frozen=True):
             again = TakeFromTheRight(self.key, self.room, self.dry, wanted)
             return AskBackend((Range(self.key, -max(there, 1), -1),), again)
         values = _taken_from(elements, self.room)
+        if there and not values:
+            return failed(_too_long(chars(elements.values[-1])))
         reader = PoppedReader(_left(len(values), wanted))
         if self.dry or not there:
             return answer(reader.read((values,), context, self.room), dry=self.dry)
-        if not values:
-            return failed(_too_long(chars(elements.values[-1])))
         return AskBackend((Pop(self.key, "right", len(values)),), TakenRight(reader), writes=True)
 
 
@@ -162,21 +162,20 @@ class RangeReader(Reader, frozen=True):
     def read(self, replies: Sequence[Reply], context: Context, room: int) -> Rendered:
         elements = of_type(replies[0], Elements)
         ttl = UNSET if len(replies) < 2 else seconds_left(of_type(replies[1], TtlReply))
-        fit = how_many_fit(elements.values, room - FRAME)
-        values = tuple(map(Raw, elements.values[:fit]))
+        values, length = elements.values, elements.length
+        fit = how_many_fit(values, room - FRAME)
         if fit >= elements.size:
-            return LrangeResult(values, elements.length, UNSET, ttl)
-        alone = not fit and len(elements.values) > 0
-        first = self.start if self.start >= 0 else max(0, elements.length + self.start)
-        passed = max(fit, int(alone))
-        next_start = UNSET if passed >= elements.size else first + passed
-        problem = f"{elements.size - passed} more elements do not fit in one result; go on with next_start"
-        if alone:
-            size = chars(elements.values[0])
-            problem = f"element {first} of {size} characters is left out, for it is too long for one result; read the resource linked here"
-            shown = LrangeResult((), elements.length, next_start, ttl, problem)
-            return Shown(shown, (link(context, "keys", self.key),))
-        return LrangeResult(values, elements.length, next_start, ttl, problem)
+            return LrangeResult(tuple(map(Raw, values)), length, UNSET, ttl)
+        first = self.start if self.start >= 0 else max(0, length + self.start)
+        if fit:
+            problem = f"{elements.size - fit} more elements do not fit in one result; go on with next_start"
+            return LrangeResult(tuple(map(Raw, values[:fit])), length, first + fit, ttl, problem)
+        problem = (
+            f"element {first} of {chars(values[0])} characters is left out, for it is too long for one result; read "
+            "the resource linked here"
+        )
+        next_start = first + 1 if elements.size > 1 else UNSET
+        return Shown(LrangeResult((), length, next_start, ttl, problem), (link(context, "keys", self.key),))
 
 
 def step_lrange(arguments: LrangeArguments, call: Call) -> Step | Fault:

@@ -155,10 +155,10 @@ class TakeIfItFits(Struct, frozen=True):
 
     def resume(self, replies: Sequence[Reply], context: Context) -> Plan:
         found = Step((), TakenValue()).outcome(replies, context, self.room)
+        if isinstance(found, bytes) and not fits(found, self.room):
+            return failed(_too_long(chars(of_type(replies[0], bytes))))
         if not isinstance(found, bytes) or self.dry or replies[0] is None:
             return answer(found, dry=self.dry)
-        if not fits(found, self.room):
-            return failed(_too_long(chars(of_type(replies[0], bytes))))
         return AskBackend((GetDelete(self.key),), TakenNow(), writes=True)
 
 

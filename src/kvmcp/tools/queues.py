@@ -208,15 +208,14 @@ class GivenBack(Struct, frozen=True):
 
 
 def step_claim(arguments: ClaimArguments, call: Call) -> Step | Fault:
-    """For `redis_multi`, which has one round trip: whatever is claimed is told. And for every dry run."""
+    """For `redis_multi`, which has one round trip: whatever is claimed is told."""
     claims = _claims(arguments, call)
     if isinstance(claims, Fault):
         return claims
-    if arguments.dry_run:
-        look = Range(claims.queue, 0, arguments.count - 1)
-        return Step((look, *look_of(claims.queue)), ClaimedReader())
     if arguments.timeout:
         return bad("timeout came, but redis_multi cannot wait; leave it out there")
+    if arguments.dry_run:
+        return _would_claim(claims, arguments.count)
     (claim,) = claims.ops(arguments.count)
     return Step(claim.ops, ClaimedReader())
 
@@ -227,13 +226,17 @@ def _claims(arguments: ClaimArguments, call: Call) -> Claims | Fault:
     return fault or Claims(queue, arguments.owner, arguments.visibility * 1000, call.room)
 
 
+def _would_claim(claims: Claims, count: int) -> Step:
+    """What is at the left end; of claims that have ended nobody can tell without claiming them."""
+    return Step((Range(claims.queue, 0, count - 1), *look_of(claims.queue)), ClaimedReader())
+
+
 def plan_claim(arguments: ClaimArguments, call: Call) -> Plan:
-    if arguments.dry_run:
-        step = step_claim(arguments, call)
-        return failed(step) if isinstance(step, Fault) else ask(step, call.room, writes=True, dry=True)
     claims = _claims(arguments, call)
     if isinstance(claims, Fault):
         return failed(claims)
+    if arguments.dry_run:
+        return ask(_would_claim(claims, arguments.count), call.room, writes=True, dry=True)
     return AskBackend(claims.ops(arguments.count), FirstClaim(claims, arguments.timeout), writes=True)
 
 
