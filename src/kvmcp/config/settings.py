@@ -33,7 +33,7 @@ from kvmcp.config.kinds import (
 
 PREFIX: Final = "KVMCP_"
 Loop: TypeAlias = Literal["asyncio", "trio", "uvloop"]
-ToolSet: TypeAlias = Literal["redis", "simple_kv"]
+ToolSet: TypeAlias = Literal["redis", "simple_kv", "data", "coordination"]
 """The names of `kvmcp.tools.surface.TOOL_SETS`; not imported, to keep the start fast. A test compares."""
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["text", "json"]
