@@ -1,6 +1,10 @@
-"""Each example runs as its own program, serves two clients at a time in both eras, and is short."""
+"""Each example runs as its own program. Those of the engine serve two clients at a time in both eras, and are short;
+that of two agents tells the same story whichever Redis it is told on.
+"""
 
 import json
+import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -11,6 +15,8 @@ from typing import Any, Self
 
 import pytest
 
+from kvmcp.backends.ops import KIND_BARRIER, KIND_FENCE
+from tests.backends.redis.servers import RedisServer
 from tests.io.support import MODERN_META, Witness, call, initialize
 
 ROOT = Path(__file__).parent.parent
@@ -81,3 +87,58 @@ def test_a_client_that_breaks_off_hurts_only_itself(port: int) -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_short(name: str) -> None:
     assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) < MAX_LINES
+
+
+# --- two agents, one store ---
+
+STORY_WITHIN = 120.0
+"""Seconds; a bound, never an expectation."""
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis").start()
+    yield server
+    server.kill()
+
+
+def story(*redis_url: str) -> list[tuple[str, str]]:
+    """Who says what."""
+    run = subprocess.run(
+        [sys.executable, "-m", "examples.two_agents", *redis_url],
+        cwd=ROOT, capture_output=True, text=True, timeout=STORY_WITHIN, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")
+    return [(who, what) for who, _, what in (line.strip().partition(" ") for line in run.stdout.splitlines())]
+
+
+def check_story(told: list[tuple[str, str]]) -> None:
+    addresses = {who: what.removeprefix("talks to ") for who, what in told if what.startswith("talks to ")}
+    assert addresses.keys() == {"ann", "bob"} and addresses["ann"] != addresses["bob"]
+    [planned] = [int(found[1]) for _, what in told if (found := re.search(r"queues (\d+) chapters", what))]
+    written = [(who, what) for who, what in told if what.startswith("writes ")]
+    assert len({what for _, what in written}) == len(written) == planned, "each chapter, and once"
+    assert {who for who, _ in written} <= {"ann", "bob"}
+    tokens = [int(found[1]) for _, what in told if (found := re.match(r"takes the pen, token (\d+)", what))]
+    assert tokens == list(range(1, planned + 2)), "each holder's is greater, and one of them wrote nothing"
+    assert ("bob", "wakes up, wants to write with token 1, and is refused: LEASE_LOST") in told
+    twice = [what for _, what in told if "had it before" in what]
+    assert len(twice) == 1, "what Bob had is done by somebody"
+    [read] = [what for who, what in told if who == "planner" and what.startswith("reads: ")]
+    assert [re.sub(r" \(.*", "", line) for line in read.removeprefix("reads: ").split("; ")] == [
+        what.removeprefix("writes ").strip("'") for _, what in written
+    ]
+
+
+def test_two_agents_share_a_queue_a_lease_and_a_session(redis: RedisServer) -> None:
+    check_story(story(redis.url))
+    left = redis.ask("-n", "1", "--scan").splitlines()
+    ttls = {key.split(":")[2]: int(redis.ask("-n", "1", "ttl", key)) for key in left}
+    assert ttls.keys() <= {KIND_FENCE, KIND_BARRIER}, "no list, session, lease or claim"
+    assert ttls.get(KIND_BARRIER, 1) > 0, "goes by itself; the lease's counter outlives its holders"
+
+
+def test_two_agents_bring_a_redis_of_their_own() -> None:
+    if shutil.which("redis-server") is None and shutil.which("valkey-server") is None:
+        pytest.skip("NO redis-server ON THE PATH: install Debian's redis-server")
+    check_story(story())
