@@ -1,6 +1,6 @@
 """Every tool of every set, called well and badly through every transport, in both eras, on both loops, in memory.
 
-One process for each loop serves all transports. A conversation is had over one of them in one era: for each tool of
+One process for each loop and era serves all transports. A conversation is had over one of them in one era: for each tool of
 the table (`tests.tools.cases`) a row that goes well, one that fails where there is one, and arguments that no tool
 has. Each row has a namespace of its own, so that what comes before a call is what its row says. Well means the
 structured result that the table says, as `tests/tools` holds the core to it; a failure is, to the letter, the one that the
@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cache
+from itertools import product
 from typing import Any, Protocol
 
 import anyio
@@ -268,16 +269,16 @@ class Conversation:
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, HttpProcess]]:
-    """One process for each loop."""
+def servers() -> Iterator[dict[tuple[str, str], HttpProcess]]:
+    """One process for each loop and era: on standard input and output a client keeps to the era that it began in."""
     with ExitStack() as running:
-        started: dict[str, HttpProcess] = {}
-        for loop in LOOPS:
-            started[loop] = HttpProcess(
+        started: dict[tuple[str, str], HttpProcess] = {}
+        for loop, era in product(LOOPS, ERAS):
+            started[loop, era] = HttpProcess(
                 "--loop", loop, "--tools", ",".join(TOOL_SETS), "--namespace-from", "meta:tenant",
                 transports=("stdio", "http:0", "websocket:0", "tcp:0"), stdin=subprocess.PIPE,
             )  # fmt: skip
-            running.callback(started[loop].kill)
+            running.callback(started[loop, era].kill)
         yield started
 
 
@@ -291,15 +292,11 @@ def channel(server: HttpProcess, transport: str, era: str) -> Channel:
     return WebSocket(int(server.logged(r"ws://127\.0\.0\.1:(\d+)/mcp")[1]), era)
 
 
-# On standard input and output there is one client: it speaks the newer era first, since a handshake is for good.
-@pytest.fixture(
-    scope="module",
-    params=[f"{name} {era} {loop}" for era in reversed(ERAS) for name in TRANSPORTS for loop in LOOPS],
-)
-def had(request: pytest.FixtureRequest, servers: dict[str, HttpProcess]) -> Iterator[list[Json]]:
-    transport, era, loop = request.param.split()
-    way = channel(servers[loop], transport, era)
-    yield Conversation(way, era, f"{transport}-{era}").had()
+@pytest.fixture(scope="module", params=product(TRANSPORTS, ERAS, LOOPS), ids="-".join)
+def had(request: pytest.FixtureRequest, servers: dict[tuple[str, str], HttpProcess]) -> Iterator[list[Json]]:
+    transport, era, loop = request.param
+    way = channel(servers[loop, era], transport, era)
+    yield Conversation(way, era, transport).had()
     if not isinstance(way, Stdio):
         assert isinstance(way, Http | Tcp | WebSocket)
         way.close()
