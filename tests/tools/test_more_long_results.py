@@ -4,6 +4,8 @@ from typing import Any
 
 from hypothesis import given, settings, strategies as st
 
+from kvmcp.backends.ops import MAX_MEMBER_BYTES
+from kvmcp.tools.room import MIN_RESULT_CHARS
 from tests.tools.more_support import FullCaller, caller_of_all, said
 from tests.tools.test_long_results import LIMITS, names, texts
 
@@ -137,3 +139,28 @@ def test_a_dry_run_says_where_a_list_is_too_long_for_it() -> None:
         said(me, "redis_rpush", key="l", values=[1] * 1000)
     assert said(me, "redis_lrem", key="l", value=1, dry_run=True)["error"]["code"] == "TOO_LARGE"
     assert said(me, "redis_lrem", key="l", value=1) == {"removed": 11_000}
+
+
+def test_the_longest_members_and_small_shares_are_read_to_the_end() -> None:
+    me = caller_of_all(MIN_RESULT_CHARS)
+    longest = [letter * (MAX_MEMBER_BYTES - 2) for letter in "abc"]
+    said(me, "redis_sadd", key="s", members=longest)
+    assert pages(me, "redis_smembers", "members", "offset", key="s") == longest
+    scored = [{"member": member, "score": 1.7976931348623157e308} for member in longest]
+    for each in scored:
+        said(me, "redis_zadd", key="z", members=[each])
+    assert pages(me, "redis_zrange", "members", "start", key="z") == scored
+    assert pages(me, "redis_zrange", "members", "offset", key="z", min_score=1) == scored
+
+
+def test_reads_inside_of_several_operations_share_the_room() -> None:
+    me = caller_of_all(MIN_RESULT_CHARS)
+    said(me, "redis_xadd", key="x", fields={"v": "y" * 3000})
+    said(me, "redis_sadd", key="s", members=["y" * 3000])
+    said(me, "redis_rpush", key="l", values=["y" * 3000])
+    reads = [
+        {"tool": tool, "arguments": {"key": key}}
+        for tool, key in (("redis_xrange", "x"), ("redis_smembers", "s"), ("redis_lrange", "l"))
+    ]
+    results = said(me, "redis_multi", operations=reads * 10)["results"]
+    assert len(results) == 30 and all("cursor" not in result for result in results)
