@@ -271,7 +271,7 @@ BAD_FLAGS: list[tuple[str, str, str, str]] = [
     ("--namespace", "a\nb", r"'a\nb'", NAMES),
     ("--namespace", "x" * 65, f"'{'x' * 60}…'", NAMES),
     ("--loop", "twisted", "'twisted'", "asyncio, trio or uvloop"),
-    ("--tools", "redis,kubernetes", "'kubernetes'", "redis"),
+    ("--tools", "redis,kubernetes", "'kubernetes'", "one or more of redis, simple_kv, data or coordination"),
     ("--log-level", "verbose", "'verbose'", LEVELS),
     ("--log-format", "xml", "'xml'", "text or json"),
     ("--shutdown-grace", "-1", "'-1'", SECONDS),
@@ -401,7 +401,8 @@ BAD_FILES: dict[str, tuple[str, str | bytes | None, str]] = {
     "list of numbers": (
         "k.toml",
         "tools = [1]",
-        "k.toml:tools: got a list with something else than text in it; allowed: redis; correct the file",
+        "k.toml:tools: got a list with something else than text in it; allowed: one or more of redis, simple_kv, data or "
+        "coordination; correct the file",
     ),
     "table for text": (
         "k.toml",
