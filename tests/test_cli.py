@@ -401,8 +401,10 @@ BAD_FILES: dict[str, tuple[str, str | bytes | None, str]] = {
     "list of numbers": (
         "k.toml",
         "tools = [1]",
-        "k.toml:tools: got a list with something else than text in it; allowed: one or more of redis, simple_kv, data or "
-        "coordination; correct the file",
+        (
+            "k.toml:tools: got a list with something else than text in it; allowed: one or more of redis, simple_kv, data or "
+            "coordination; correct the file"
+        ),
     ),
     "table for text": (
         "k.toml",
