@@ -22,7 +22,7 @@ NODE := tests/node/node_modules
 HAVE_REDIS = command -v redis-server >/dev/null && command -v redis-cli >/dev/null && command -v openssl >/dev/null
 HAVE_BALANCERS = PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v haproxy >/dev/null
 
-.PHONY: help serve test test-valkey8 test-valkey9 test-redis8 check cover install test-tools node-tools redis-server balancers bench clean versions
+.PHONY: help serve test test-valkey8 test-valkey9 test-redis8 autobahn check cover install test-tools node-tools redis-server balancers bench clean versions
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -35,35 +35,41 @@ help:
 # The path of the command, as text inside a JSON string.
 COMMAND := $(CURDIR)/$(BIN)/kvmcp
 JSON_COMMAND := $(subst ",\",$(subst \,\\,$(COMMAND)))
+HOST ?= 127.0.0.1
+PORT ?= 8765
+URL := http://$(HOST):$(PORT)/mcp
 
 define CONNECT
 
-kvmcp serves on standard input and output. A client starts it by itself; paste one of these:
+kvmcp serves MCP at $(URL), on the memory backend. Connect a client:
 
   Claude Code:
 
-    claude mcp add kvmcp -- "$(COMMAND)" serve
+    claude mcp add --transport http kvmcp $(URL)
 
-  Claude Desktop (Settings > Developer > Edit Config, claude_desktop_config.json)
-  and Cursor (~/.cursor/mcp.json, or .cursor/mcp.json in a project):
+  Cursor (~/.cursor/mcp.json, or .cursor/mcp.json in a project):
 
-    {
-      "mcpServers": {
-        "kvmcp": {
-          "command": "$(JSON_COMMAND)",
-          "args": ["serve"]
-        }
-      }
-    }
+    { "mcpServers": { "kvmcp": { "url": "$(URL)" } } }
 
-Running it here too, on the memory backend: one JSON-RPC message a line; end with Ctrl-D.
+  Claude Desktop starts it by itself (Settings > Developer > Edit Config, claude_desktop_config.json):
+
+    { "mcpServers": { "kvmcp": { "command": "$(JSON_COMMAND)", "args": ["serve"] } } }
+
+  curl:
+
+    curl $(URL) -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \
+      -d '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}'
+
+  health: http://$(HOST):$(PORT)/health
+
+Another port: make serve PORT=9000. End with Ctrl-C.
 
 endef
 export CONNECT
 
 serve: install
 	@printf '%s\n' "$$CONNECT" >&2
-	@exec $(BIN)/kvmcp serve
+	@exec $(BIN)/kvmcp serve --transport http --host $(HOST) --port $(PORT)
 
 # --- showing that it works -------------------------------------------------------------------------------------
 
@@ -91,6 +97,12 @@ test-valkey9: test-tools .venvs/valkey9/.stamp
 
 test-redis8: test-tools .venvs/redis8/.stamp
 	$(call test_on,.venvs/redis8/bin/redis-server)
+
+# Optional: the WebSocket frames under Autobahn's fuzzing client, which is a program for Python 2.7.
+PYTHON2 ?= python2.7
+autobahn: test-tools
+	$(PYTHON2) -m pip install --quiet --target .venvs/autobahn autobahntestsuite==0.8.2
+	PYTHONPATH=src $(BIN)/python -m tests.autobahn.run $(PYTHON2) $(CURDIR)/.venvs/autobahn
 
 # $(call test_on,pattern of a server's path)
 define test_on

@@ -18,6 +18,7 @@ import argparse
 import json
 import platform
 import random
+import secrets
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +43,8 @@ from kvmcp.core.connection import ServerConnection
 from kvmcp.core.request_state import Sealer
 from kvmcp.core.service import Service
 from kvmcp.core.wire.common import Implementation
-from kvmcp.tools.surface import TOOL_SETS
+from kvmcp.tools.definition import Environment
+from kvmcp.tools.surface import Selection, build_tools
 
 SEED = 20261120
 VALUE = {"name": "Ada Lovelace", "mail": "ada@example.org", "visits": 42, "note": "x" * 31}
@@ -67,7 +69,7 @@ class Machine:
 
     def __init__(self) -> None:
         service = Service(
-            Catalog(*(tool for tools in TOOL_SETS.values() for tool in tools)),
+            Catalog(*build_tools(Selection(), Environment(secrets.token_hex, time.time))),
             Implementation("kvmcp", __version__),
             sealer=Sealer(b"k" * 32, wall_offset=0.0),
             token=lambda: "token",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 HEX_KEY = "00ff" * 16
-COMMANDS = "allowed: serve, call, tools, config show; see kvmcp --help"
+COMMANDS = "allowed: serve, call, tools, schema export, config show; see kvmcp --help"
 SETTING_NAMES = ", ".join(setting.name for setting in SETTINGS)
 
 
@@ -39,9 +39,6 @@ class StandIn:
 
     class Refused(Exception):
         """The server's refusal of a request."""
-
-    class StartError(Exception):
-        """Settings that cannot be served."""
 
     UnknownTool: type[Exception] = NoSuchTool
 
@@ -63,6 +60,10 @@ class StandIn:
         if self.result is None:
             raise NoSuchTool(name)
         return self.result
+
+    def exported_schemas(self, settings: Settings) -> list[tuple[str, str]]:
+        self.asked.append(settings)
+        return [("redis_get.input.schema.json", '{"type":"object"}'), ("redis_get.output.schema.json", "{}")]
 
     def tool_definitions(self, settings: Settings) -> list[bytes]:
         self.asked.append(settings)
@@ -205,6 +206,27 @@ def test_bad_words(words: str, message: str) -> None:
     assert run(*words.split()) == usage_error(message)
 
 
+# --- schema export --------------------------------------------------------------------------------------------
+
+
+def test_schemas_are_written_as_files(tmp_path: Path) -> None:
+    folder = tmp_path / "some" / "where"
+    ran = run("schema", "export", str(folder), server=StandIn())
+    assert ran == Ran(OK, f"2 schemas written to {folder}\n", "")
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {
+        "redis_get.input.schema.json": '{"type":"object"}\n',
+        "redis_get.output.schema.json": "{}\n",
+    }
+
+
+def test_schemas_need_a_folder_that_can_be_written(tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("")
+    ran = run("schema", "export", str(taken), server=StandIn())
+    assert (ran.code, ran.out) == (USAGE, "")
+    assert f"cannot write to {taken}" in ran.err
+
+
 # --- bad configurations ---------------------------------------------------------------------------------------
 
 LEVELS = "debug, info, warning or error"
@@ -214,6 +236,7 @@ KEYS = "a whole number from 1 to 1000000000"
 NAMES = "1 to 64 of A-Z a-z 0-9 . _ -"
 REDIS = "redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, redis+cluster:// or rediss+cluster://"
 BACKENDS = f"memory://, or a URL of Redis: {REDIS}"
+SETS = next(setting.row.kind.allowed for setting in SETTINGS if setting.name == "tools")
 TRANSPORTS = (
     "one or more of stdio, http, websocket, tcp or unix; the network ones with a port, such as http:8765"
 )
@@ -232,7 +255,12 @@ BAD_FLAGS: list[tuple[str, str, str, str]] = [
     ("--workers", "0", "'0'", "a whole number from 1 to 256"),
     ("--admin-bind", "9090", "'9090'", "HOST:PORT, such as 127.0.0.1:9090"),
     ("--admin-bind", "::1:9090", "'::1:9090'", "HOST:PORT, such as 127.0.0.1:9090"),
-    ("--legacy-sse", "maybe", "'maybe'", "yes or no"),
+    (
+        "--allow-tool",
+        "redis get",
+        "'redis get'",
+        "the name of a tool, as kvmcp tools lists them",
+    ),
     ("--backend", "mysql://u:hunter2@h/0", "a mysql:// URL", BACKENDS),
     (
         "--backend",
@@ -271,7 +299,7 @@ BAD_FLAGS: list[tuple[str, str, str, str]] = [
     ("--namespace", "a\nb", r"'a\nb'", NAMES),
     ("--namespace", "x" * 65, f"'{'x' * 60}…'", NAMES),
     ("--loop", "twisted", "'twisted'", "asyncio, trio or uvloop"),
-    ("--tools", "redis,kubernetes", "'kubernetes'", "redis"),
+    ("--tools", "redis,kubernetes", "'kubernetes'", SETS),
     ("--log-level", "verbose", "'verbose'", LEVELS),
     ("--log-format", "xml", "'xml'", "text or json"),
     ("--shutdown-grace", "-1", "'-1'", SECONDS),
@@ -401,7 +429,7 @@ BAD_FILES: dict[str, tuple[str, str | bytes | None, str]] = {
     "list of numbers": (
         "k.toml",
         "tools = [1]",
-        "k.toml:tools: got a list with something else than text in it; allowed: redis; correct the file",
+        f"k.toml:tools: got a list with something else than text in it; allowed: {SETS}; correct the file",
     ),
     "table for text": (
         "k.toml",
@@ -793,7 +821,9 @@ def test_settings_import_nothing_slow() -> None:
 
 
 def test_process_call() -> None:
-    assert finished(kvmcp("call", "redis_set", '{"key":"a","value":1}')) == Ran(OK, '{"ok":true}\n', "")
+    assert finished(kvmcp("call", "redis_set", '{"key":"a","value":1}')) == Ran(
+        OK, '{"ok":true,"etag":"356a192b7913b04c"}\n', ""
+    )
     ran = finished(kvmcp("call", "redis_get", "-", stdin='{"key": "ü"}', environ={"KVMCP_LOOP": "trio"}))
     assert ran == Ran(OK, '{"found":false}\n', "")
 

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 import yaml
@@ -13,9 +13,10 @@ from hypothesis import given, strategies as st
 from kvmcp import config
 from kvmcp.backends.memory import backend as memory
 from kvmcp.config import SETTINGS, ConfigError, Loaded, Origin, Setting, Settings, load, quoted, redacted
+from kvmcp.config.settings import ToolSet
 from kvmcp.core.limits import Limits
 from kvmcp.core.request_state import MIN_KEY_BYTES
-from kvmcp.tools.surface import TOOL_SETS
+from kvmcp.tools.surface import TOOL_SETS, Selection
 
 HEX_KEY = "00ff" * 16
 Source = Literal["flag", "environment", "file"]
@@ -66,7 +67,8 @@ def test_defaults_are_those_of_the_rooms() -> None:
     assert Settings().memory_max_keys == memory.MAX_KEYS
     assert Settings().memory_max_bytes == memory.MAX_BYTES
     assert Settings().shutdown_grace == Limits().shutdown_grace
-    assert Settings().tools == tuple(TOOL_SETS)
+    assert Settings().tools == Selection().sets
+    assert get_args(ToolSet) == tuple(TOOL_SETS)
     assert config.MIN_STATE_KEY_BYTES == MIN_KEY_BYTES
 
 

@@ -86,9 +86,12 @@ def test_the_dependencies_at_run_time_are_few(wheel: Path) -> None:
     requirements = read_metadata(wheel).get_all("Requires-Dist", [])
     assert {needed.split("<")[0].split(">")[0] for needed in requirements if "extra ==" not in needed} == {
         "anyio",
+        "h11",
         "hiredis",
+        "hypercorn",
         "msgspec",
         "redis",
+        "wsproto",
     }
 
 

@@ -41,7 +41,7 @@ def test_a_tool_needs_a_struct() -> None:
     server = Server()
     with pytest.raises(TypeError, match="tool bad: the first parameter needs a msgspec Struct"):
 
-        @server.tool()  # type: ignore[type-var]  # the mistake that the test is about
+        @server.tool()
         async def bad(number: int, work: Work) -> None: ...
 
 

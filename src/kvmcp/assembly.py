@@ -3,10 +3,11 @@
 import gc
 import logging
 import os
+import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import anyio
 import msgspec
@@ -15,7 +16,8 @@ from msgspec import Raw, Struct
 from kvmcp import __version__
 from kvmcp.backends.base import Backend
 from kvmcp.backends.memory import MemoryBackend
-from kvmcp.config import Settings
+from kvmcp.config import ConfigError, Settings
+from kvmcp.core.catalog import Tool
 from kvmcp.core.limits import Limits
 from kvmcp.core.projection import definition
 from kvmcp.core.versions import LATEST_MODERN
@@ -24,21 +26,18 @@ from kvmcp.core.wire.params import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VE
 from kvmcp.io.stdio import fill_standard_descriptors
 from kvmcp.logs import configure
 from kvmcp.server import Server
-from kvmcp.tools.surface import TOOL_SETS
+from kvmcp.tools import surface
+from kvmcp.tools.definition import Environment
+from kvmcp.tools.instructions import instructions
+from kvmcp.tools.namespaces import parse_source
+from kvmcp.tools.prompts import PROMPTS
+from kvmcp.tools.resources import RESOURCES
+from kvmcp.tools.surface import Selection, UnknownName, build_tools
 
 logger = logging.getLogger("kvmcp.server")
 
-SHARED: Final = "A key-value store that is shared with other agents and outlives this conversation."
-PRIVATE: Final = (
-    "A key-value store of this server process: nobody else sees it, and it ends with the process."
-)
-INSTRUCTIONS: Final = (
-    "Keys are UTF-8 strings, values are any JSON. A missing key is an answer (found: false), not an error. "
-    "Errors carry a code and say whether trying again can help; after UNKNOWN_OUTCOME read first."
-)
 
-
-class StartError(Exception):
+class StartError(ConfigError):
     """It cannot be served as the settings say. The message is one line for the user."""
 
 
@@ -52,14 +51,16 @@ class Refused(Exception):
 
 def from_settings(settings: Settings) -> Server:
     """The server that the settings describe."""
-    shared = PRIVATE if settings.backend.startswith("memory:") else SHARED
+    tools = _tools(settings)
+    shared = not settings.backend.startswith("memory:")
     return Server(
         version=__version__,
         title="Key-value state for agents",
-        instructions=f"{shared} {INSTRUCTIONS}",
+        instructions=instructions({tool.name for tool in tools}, shared=shared),
         backend=open_backend(settings),
-        items=[tool for name in settings.tools for tool in TOOL_SETS[name]],
+        items=[*tools, *RESOURCES, *PROMPTS],
         namespace=settings.namespace,
+        namespace_from=None if settings.namespace_from is None else parse_source(settings.namespace_from),
         limits=Limits(shutdown_grace=settings.shutdown_grace),
         state_key=settings.state_key,
     )
@@ -99,6 +100,9 @@ def serve(settings: Settings) -> int:
     """`kvmcp serve`: runs until the client has gone or a signal comes; the exit status. Raises StartError."""
     fill_standard_descriptors()
     configure(settings.log_level, settings.log_format)
+    source = None if settings.namespace_from is None else parse_source(settings.namespace_from)
+    if source is not None and (fault := source.fault_with(settings.transport)) is not None:
+        raise StartError(fault)
     server = from_settings(settings)
     if settings.transport != ("stdio",):
         from kvmcp.network import serve_network  # HTTP is heavy, and most servers have one client, at a pipe.
@@ -138,8 +142,28 @@ def run_loop(settings: Settings, main: Callable[[], Awaitable[ResultT]]) -> Resu
 def tool_definitions(settings: Settings) -> list[bytes]:
     """What `tools/list` shows in the newest revision, each as JSON text."""
     encode = msgspec.json.Encoder().encode
-    tools = [tool for name in settings.tools for tool in TOOL_SETS[name]]
-    return [encode(definition(tool, LATEST_MODERN)) for tool in tools if tool.listed]
+    return [encode(definition(tool, LATEST_MODERN)) for tool in _tools(settings) if tool.listed]
+
+
+def _tools(settings: Settings) -> list[Tool]:
+    environment = Environment(
+        secrets.token_hex,
+        time.time,
+        max_result_chars=settings.max_result_chars,
+        confirm_destructive=settings.confirm_destructive,
+    )
+    selection = Selection(
+        settings.tools, settings.allow_tool or (), settings.deny_tool or (), settings.read_only
+    )
+    try:
+        return build_tools(selection, environment)
+    except UnknownName as error:
+        raise StartError(f"{error}; see kvmcp tools") from None
+
+
+def exported_schemas(settings: Settings) -> list[tuple[str, str]]:
+    """File name and JSON text of every offered tool's input and output schema."""
+    return surface.exported_schemas(_tools(settings))
 
 
 class _CallResult(Struct, rename="camel"):
@@ -175,9 +199,10 @@ class _OneCall:
 def call_tool(settings: Settings, name: str, arguments: bytes) -> ToolResult:
     """Call a tool as a client would, in this process. `arguments` is the JSON text of an object.
 
-    Raises UnknownTool, and Refused where the server answered with a protocol error.
+    It is the operator's call, so it is about `namespace` whatever clients would have to name. Raises UnknownTool, and
+    Refused where the server answered with a protocol error.
     """
-    server = from_settings(settings)
+    server = from_settings(msgspec.structs.replace(settings, namespace_from=None))
     if server.catalog.tool(name) is None:
         raise UnknownTool(name)
     transport = _OneCall(_call_message(name, arguments))

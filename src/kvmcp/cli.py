@@ -20,18 +20,18 @@ from kvmcp import __version__
 TYPE_CHECKING = False  # what `typing` calls so, without importing it
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import BinaryIO, NoReturn, Protocol, TextIO
+    from typing import Any, BinaryIO, NoReturn, Protocol, TextIO
 
     from kvmcp.config import Loaded, Setting, Settings
     from kvmcp.core.wire.common import ToolResult
 
+    class Arguments(Protocol):
+        """A parser, or a group of its options."""
+
+        def add_argument(self, *names: str, **how: Any) -> object: ...
+
     class Server(Protocol):
         """What the commands need of `kvmcp.assembly`."""
-
-        @property
-        def StartError(self) -> type[Exception]:
-            """Raised by `serve` where the settings cannot be served; the message says why."""
-            ...
 
         @property
         def UnknownTool(self) -> type[Exception]:
@@ -53,6 +53,10 @@ if TYPE_CHECKING:
 
         def tool_definitions(self, settings: Settings) -> Sequence[bytes]:
             """Each tool's definition as MCP lists it: JSON text."""
+            ...
+
+        def exported_schemas(self, settings: Settings) -> Sequence[tuple[str, str]]:
+            """File name and JSON text of the schemas of each tool."""
             ...
 
 
@@ -141,11 +145,7 @@ def _print(stream: BinaryIO, text: str | bytes) -> None:
 def _serve(args: argparse.Namespace, console: Console) -> int:
     settings = _load(args, console).settings
     _require_loop(settings)
-    server = console.server()
-    try:
-        return server.serve(settings)
-    except server.StartError as error:
-        raise UsageError(str(error)) from None
+    return console.server().serve(settings)
 
 
 def _require_loop(settings: Settings) -> None:
@@ -311,6 +311,30 @@ def _columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+# --- schema export --------------------------------------------------------------------------------------------
+
+
+def _configure_schema_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", metavar="DIR", help="where the files are written; made where it is not there"
+    )
+
+
+def _schema_export(args: argparse.Namespace, console: Console) -> int:
+    schemas = console.server().exported_schemas(_load(args, console).settings)
+    try:
+        os.makedirs(args.folder, exist_ok=True)
+        for name, text in schemas:
+            with open(os.path.join(args.folder, name), "w", encoding="utf-8") as file:
+                file.write(f"{text}\n")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {args.folder}: {error.strerror}; name a folder that can be written"
+        ) from None
+    console.print(f"{len(schemas)} schemas written to {args.folder}")
+    return OK
+
+
 # --- config show ----------------------------------------------------------------------------------------------
 
 
@@ -392,6 +416,12 @@ COMMANDS = {
         _configure_call,
     ),
     "tools": Command("list the tools", _tools, ("kvmcp tools", "kvmcp tools --json"), _configure_tools),
+    "schema export": Command(
+        "write the input and output schema of each tool as a file",
+        _schema_export,
+        ("kvmcp schema export schemas", "kvmcp schema export --tools redis,simple_kv schemas"),
+        _configure_schema_export,
+    ),
     "config show": Command(
         "show each setting and where its value came from",
         _config_show,
@@ -441,18 +471,25 @@ def _add_settings(parser: argparse.ArgumentParser, serving: bool) -> None:
     group = parser.add_argument_group("settings", _precedence(offered))
     for setting in offered:
         if setting.flag is not None:
-            takes = setting.row.kind.takes
-            group.add_argument(
-                setting.flag,
-                dest=setting.name,
-                metavar=setting.row.kind.metavar,
-                action="append" if takes == "list" else "store",
-                nargs="?" if takes == "switch" else None,
-                const="yes" if takes == "switch" else None,
-                help=_help(setting),
-            )
+            _add_setting(group, setting, setting.flag)
     group.add_argument(
         CONFIG_FLAG, metavar="FILE", help=f"a file with settings, .toml or .yaml (env: {CONFIG_VARIABLE})"
+    )
+
+
+def _add_setting(group: Arguments, setting: Setting, flag: str) -> None:
+    kind = setting.row.kind
+    if kind.takes == "switch":
+        group.add_argument(flag, dest=setting.name, action="store_const", const="yes", help=_help(setting))
+        off = f"--no-{flag.removeprefix('--')}"
+        group.add_argument(off, dest=setting.name, action="store_const", const="no", help=argparse.SUPPRESS)
+        return
+    group.add_argument(
+        flag,
+        dest=setting.name,
+        metavar=kind.metavar,
+        action="append" if kind.takes == "list" else "store",
+        help=_help(setting),
     )
 
 
@@ -533,8 +570,13 @@ def main(
         return _abandon_output(error, console)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception:  # noqa: BLE001 - the one place that turns a bug into an exit code
-        return _report_bug(console)
+    except Exception as error:  # noqa: BLE001 - the one place that turns a bug into an exit code
+        from kvmcp.config import ConfigError
+
+        if not isinstance(error, ConfigError):
+            return _report_bug(console)
+        console.complain(str(error))
+        return USAGE
 
 
 def _end_on_signals() -> None:

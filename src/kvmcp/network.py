@@ -366,7 +366,7 @@ def _open_lines(server: Server, settings: Settings, listeners: list[Listener]) -
     return lines_acceptor(
         server,
         listeners,
-        caller=server.caller(()),
+        caller=server.stream_caller(),
         listening=ListenLimits(shutdown_grace=settings.shutdown_grace),
         tls=_tls(settings) if listeners[0].address is not None else None,
     )

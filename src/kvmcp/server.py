@@ -17,13 +17,15 @@ from kvmcp.backends.base import Backend
 from kvmcp.backends.memory import MemoryBackend
 from kvmcp.core.catalog import Catalog, Item, ListKind, TaskSupport
 from kvmcp.core.connection import ServerConnection
+from kvmcp.core.errors import RpcError
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Caller
 from kvmcp.core.request_state import MIN_KEY_BYTES, Sealer
 from kvmcp.core.service import Service
-from kvmcp.core.subscriptions import Event, ListChanged, ListName
+from kvmcp.core.subscriptions import Event, ListChanged, ListName, Watched
 from kvmcp.core.wire.common import Implementation, ToolAnnotations
 from kvmcp.io.driver import Driver, Listener
+from kvmcp.io.lookout import StoreLookout, beside
 from kvmcp.io.stdio import claim_stdio
 from kvmcp.io.transport import Transport
 from kvmcp.io.work import Returned, Work
@@ -31,8 +33,10 @@ from kvmcp.io.work import Returned, Work
 if TYPE_CHECKING:
     import ssl
 
+    from kvmcp.core.http.guard import Turned
     from kvmcp.functions import CompleteFunction, Contents, Messages
     from kvmcp.io.asgi import HttpApp, HttpOptions
+    from kvmcp.tools.namespaces import NamespaceSource
 
 logger = logging.getLogger("kvmcp.server")
 
@@ -66,7 +70,8 @@ class Server:
     anyio.run(server.serve_stdio)      # or server.serve_http, server.http_app()
 
     `items` are catalog items to begin with; `state_key` (at least 32 bytes) seals what clients carry between
-    rounds and is shared by replicas, else it is random.
+    rounds and is shared by replicas, else it is random. With `namespace_from` each request names its namespace, and
+    `namespace` counts for none; what a client can write itself is for trusted clients only.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Server:
         backend: Backend | None = None,
         items: Iterable[Item] = (),
         namespace: str = "default",
+        namespace_from: "NamespaceSource | None" = None,
         limits: Limits | None = None,
         state_key: bytes | None = None,
     ) -> None:
@@ -86,10 +92,14 @@ class Server:
         self.backend: Backend = backend if backend is not None else MemoryBackend(clock=time.monotonic)
         self._info = Implementation(name, version, title=UNSET if title is None else title)
         self._instructions = instructions
-        self._caller = Caller(namespace=namespace)
+        # Without a name of its own a request has no namespace at all: there is none that is called "".
+        self._caller = Caller(namespace=namespace if namespace_from is None else "")
+        self._namespace_from = namespace_from
         self._limits = limits if limits is not None else Limits()
         self._state_key = state_key if state_key is not None else secrets.token_bytes(MIN_KEY_BYTES)
         self._listeners: set[Listener] = set()
+        self._lookout = StoreLookout(self.catalog.watch_of, self.backend, self.publish)
+        self._watched = Watched(self._lookout)
         self._runs = 0
 
     # --- what it offers ---
@@ -228,9 +238,9 @@ class Server:
     # --- running it ---
 
     async def serve(self, transport: Transport) -> None:
-        """Serve one client on a stream of lines until it closes its end."""
-        service = self.service()
-        machine = ServerConnection(service, self._caller)
+        """Serve one client on a stream of lines until it closes its end. Raises ValueError as `stream_caller` does."""
+        service, caller = self.service(), self.stream_caller()
+        machine = ServerConnection(service, caller)
         driver = Driver(machine, transport, self.backend, self._limits.shutdown_grace)
         with self.listening(driver):
             await driver.run()
@@ -308,7 +318,8 @@ class Server:
         if self._runs == 1:
             await self.backend.start()
         try:
-            yield
+            async with beside(self._lookout.run):
+                yield
         finally:
             self._runs -= 1
             if not self._runs:
@@ -336,12 +347,27 @@ class Server:
         finally:
             self._listeners.discard(listener)
 
-    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
-        """Who sends a request with these headers."""
+    def stream_caller(self) -> Caller:
+        """Who is at the other end of a stream. Raises ValueError where headers name the namespace: it has none."""
+        if self._namespace_from is not None and self._namespace_from.kind == "header":
+            raise ValueError(f"namespaces come from {self._namespace_from}, and a stream has no headers")
         return self._caller
+
+    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> "Caller | Turned":
+        """Who sends a request with these headers; the response where that cannot be said."""
+        source = self._namespace_from
+        if source is None or source.kind != "header":
+            return self._caller
+        namespace = source.of_headers(headers)
+        if isinstance(namespace, RpcError):
+            from kvmcp.core.http.guard import refuse_caller  # loaded by whoever has headers
+
+            return refuse_caller(namespace)
+        return Caller(namespace=namespace)
 
     def service(self) -> Service:
         """What all sessions on the running event loop share."""
+        source = self._namespace_from
         return Service(
             self.catalog,
             self._info,
@@ -349,4 +375,6 @@ class Server:
             token=secrets.token_hex,
             instructions=UNSET if self._instructions is None else self._instructions,
             limits=self._limits,
+            watched=self._watched,
+            caller_of=source.of_meta if source is not None and source.kind == "meta" else None,
         )

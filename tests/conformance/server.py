@@ -190,7 +190,8 @@ class Account(Struct):
 async def test_elicitation(arguments: ElicitArguments, work: Work) -> str:
     """Asks the person."""
     answers = await work.ask({"account": form(arguments.message, Account)})
-    return f"User response: {answers['account']}"
+    account = filled(answers["account"], Account)
+    return f"User response: {'none' if account is None else f'{account.username} <{account.email}>'}"
 
 
 class WithDefaults(Struct):

@@ -77,9 +77,9 @@ def fixture_server(loop: str, log: Path) -> Iterator[str]:
 
 def run_suite(url: str, revision: str, folder: Path) -> Run:
     """Run a whole requirement set; nothing is expected to fail."""
-    command = [NODE, SUITE / "dist" / "index.js", "server", "--url", url, "--requirements", revision]
+    program = SUITE / "dist" / "index.js"
     done = subprocess.run(
-        [*command, "-o", folder],
+        [NODE, program, "server", "--url", url, "--requirements", revision, "--output-dir", folder],
         env=environment(),
         capture_output=True,
         text=True,

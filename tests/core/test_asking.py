@@ -460,7 +460,7 @@ def test_a_state_of_another_principal_or_an_old_one_is_refused() -> None:
 def test_a_state_that_an_older_version_of_us_sealed_is_refused_kindly(state: State) -> None:
     params = call("delete", {"key": "a"})
     sealed = Sealer(KEY, WALL).seal(
-        state, "", digest("tools/call", Raw(json.dumps(params).encode())), 100.0, "n"
+        state, Caller().identity, digest("tools/call", Raw(json.dumps(params).encode())), 100.0, "n"
     )
     error = Server(MODERN).error("tools/call", params | {"requestState": sealed})
     assert error["code"] == INVALID_PARAMS and "older version" in error["message"]
@@ -470,7 +470,7 @@ def test_a_state_for_a_handler_without_continuations_is_refused() -> None:
     params = call("get", {"key": "a"})
     state = State(then=Raw(b'{"type":"DeleteConfirmed","key":"a"}'), requests=Raw(b"{}"))
     sealed = Sealer(KEY, WALL).seal(
-        state, "", digest("tools/call", Raw(json.dumps(params).encode())), 100.0, "n"
+        state, Caller().identity, digest("tools/call", Raw(json.dumps(params).encode())), 100.0, "n"
     )
     assert Server(MODERN).error("tools/call", params | {"requestState": sealed})["code"] == INVALID_PARAMS
 

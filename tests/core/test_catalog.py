@@ -34,7 +34,7 @@ def test_items_come_and_go_and_the_list_counts_its_changes(item: Item, kind: Lis
     assert catalog.revision[kind] == 1
     with pytest.raises(LocalProtocolError, match="is there already"):
         catalog.add(item)
-    assert catalog.page(kind, None, 10) == ([item], None)
+    assert (catalog.page(kind, None, 10), catalog.count(kind)) == (([item], None), 1)
     assert catalog.remove(item) == kind
     assert catalog.revision[kind] == 2
     assert catalog.page(kind, None, 10) == ([], None)

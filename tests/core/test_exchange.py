@@ -22,10 +22,17 @@ from kvmcp.core.commands import (
 )
 from kvmcp.core.errors import LocalProtocolError, RpcError
 from kvmcp.core.limits import Limits
-from kvmcp.core.plan import Answer, AskBackend, Context, Plan, Start, ToolError
+from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Plan, Start, ToolError, WatchUntil
 from kvmcp.core.subscriptions import ListChanged
 from kvmcp.core.versions import LEGACY
-from kvmcp.core.wire.common import ElicitForm, PromptMessage, PromptResult, TextContent, ToolResult
+from kvmcp.core.wire.common import (
+    ClientCapabilities,
+    ElicitForm,
+    PromptMessage,
+    PromptResult,
+    TextContent,
+    ToolResult,
+)
 from tests.core.fixture_catalog import FORM, Get, Nothing, Put, ShowAll, arguments
 from tests.core.harness import (
     INTERNAL_ERROR,
@@ -144,6 +151,23 @@ def test_a_change_that_was_made_is_not_denied_when_a_later_step_is_late() -> Non
     server.pass_time(30.0)
     [reply] = server.replies()
     assert error_of(reply)["code"] == "UNKNOWN_OUTCOME"
+
+
+class NeverAnswers(Struct, frozen=True):
+    def resume(self, replies: object, context: Context, late: bool) -> Answer | None:
+        return None
+
+
+@pytest.mark.parametrize(("writes", "code"), [(False, "TIMEOUT"), (True, "UNKNOWN_OUTCOME")])
+def test_a_watch_that_only_looks_has_changed_nothing_when_it_is_given_up(writes: bool, code: str) -> None:
+    context = Context(Caller(), "2025-11-25", ClientCapabilities())
+    watch = WatchUntil(context, (Get("a"),), NeverAnswers(), timeout=50.0, keys=("a",), writes=writes)
+    server = Server("2025-11-25", catalog=plan_of(Start(watch)), limits=Limits(work_timeout=20.0))
+    server.start("it")
+    assert list(server.jobs.values()) == [watch]
+    server.pass_time(20.0)
+    [reply] = server.replies()
+    assert error_of(reply)["code"] == code
 
 
 @pytest.mark.parametrize("outcome", [None, [], ["1", "2"], 7, DONE])

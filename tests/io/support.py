@@ -15,9 +15,11 @@ from kvmcp.backends.memory import MemoryBackend
 from kvmcp.backends.ops import Event, NsKey
 from kvmcp.core.limits import Limits
 from kvmcp.server import Server
-from kvmcp.tools.surface import TOOL_SETS
 from tests.schema import validate_server_message
+from tests.tools.support import redis_tools
 
+ANY_LENGTH = 100_000_000
+"""Characters of a result: transports are to be tested with long ones."""
 MODERN_META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
@@ -164,7 +166,11 @@ class NoArguments(Struct, forbid_unknown_fields=True):
 
 def make_server(backend: Any = None, **limits: Any) -> Server:
     return Server(
-        "kvmcp-test", backend=backend, items=TOOL_SETS["redis"], limits=Limits(**limits), state_key=b"k" * 32
+        "kvmcp-test",
+        backend=backend,
+        items=redis_tools(max_result_chars=ANY_LENGTH),
+        limits=Limits(**limits),
+        state_key=b"k" * 32,
     )
 
 

@@ -15,7 +15,6 @@ from kvmcp.backends.memory import MemoryBackend
 from kvmcp.core.wire.common import ElicitForm, ElicitResult
 from kvmcp.io.work import RequestFailed, ToolFailed, Work
 from kvmcp.server import Server
-from kvmcp.tools.surface import TOOL_SETS
 from tests.io.support import (
     MODERN_META,
     BrokenBackend,
@@ -28,6 +27,7 @@ from tests.io.support import (
     ping,
     serving,
 )
+from tests.tools.support import redis_tools, without_etag
 
 pytestmark = pytest.mark.anyio
 
@@ -39,8 +39,11 @@ async def test_a_conversation_in_single_bytes() -> None:
         client.say(*initialize())
         assert (await client.hear())["result"]["protocolVersion"] == "2025-11-25"
         client.say(call(1, "redis_set", key="a", value={"x": 1}), call(2, "redis_get", key="a"))
-        assert (await client.hear())["result"]["structuredContent"] == {"ok": True}
-        assert (await client.hear())["result"]["structuredContent"] == {"found": True, "value": {"x": 1}}
+        assert without_etag((await client.hear())["result"]["structuredContent"]) == {"ok": True}
+        assert without_etag((await client.hear())["result"]["structuredContent"]) == {
+            "found": True,
+            "value": {"x": 1},
+        }
 
 
 async def test_modern_requests_need_no_handshake() -> None:
@@ -89,7 +92,7 @@ async def test_batches_that_waited_go_together_and_in_order() -> None:
         backend.released.set()
         answers = [await client.hear() for _ in range(6)]
         assert [answer["id"] for answer in answers] == list(range(6))
-        assert answers[5]["result"]["structuredContent"] == {"found": True, "value": 4}
+        assert without_etag(answers[5]["result"]["structuredContent"]) == {"found": True, "value": 4}
         assert backend.batches == [1, 5]
 
 
@@ -413,7 +416,7 @@ async def test_stop_finishes_what_was_accepted() -> None:
         await _until(lambda: backend.batches == [1])
         server.stop()
         backend.released.set()
-        assert (await client.hear())["result"]["structuredContent"] == {"ok": True}
+        assert without_etag((await client.hear())["result"]["structuredContent"]) == {"ok": True}
 
 
 async def test_a_broken_pipe_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
@@ -447,12 +450,12 @@ async def test_two_servers_in_one_loop_share_nothing() -> None:
 
 
 async def test_two_connections_share_the_store() -> None:
-    server = Server("shared", backend=MemoryBackend(clock=time.monotonic), items=TOOL_SETS["redis"])
+    server = Server("shared", backend=MemoryBackend(clock=time.monotonic), items=redis_tools())
     async with serving(server, MemoryTransport()) as a, serving(server, MemoryTransport()) as b:
         a.say(call(1, "redis_set", MODERN_META, key="k", value=1))
         await a.hear()
         b.say(call(1, "redis_get", MODERN_META, key="k"))
-        assert (await b.hear())["result"]["structuredContent"] == {"found": True, "value": 1}
+        assert without_etag((await b.hear())["result"]["structuredContent"]) == {"found": True, "value": 1}
 
 
 def _line(message: dict[str, Any]) -> bytes:

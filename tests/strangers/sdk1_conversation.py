@@ -1,4 +1,4 @@
-"""The official Python SDK, version 1, as a client of a server on stdio. Runs in the SDK's own environment.
+"""The official Python SDK, version 1, as a client of a server on stdio or HTTP. Runs in the SDK's own environment.
 
 Takes a job on stdin and prints a report on stdout, both JSON; `test_sdk_clients.py` says what they hold. It judges
 nothing by itself, but the SDK does: it refuses results that do not fit its types or a tool's output schema.
@@ -6,12 +6,15 @@ nothing by itself, but the SDK does: it refuses results that do not fit its type
 
 import json
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import anyio
 from mcp import ClientSession, McpError, StdioServerParameters, types
 from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
 
 PATIENCE = timedelta(seconds=20)
 
@@ -62,10 +65,49 @@ async def cancel_a_call(session: ClientSession, tool: str, arguments: dict[str, 
         tasks.cancel_scope.cancel()
 
 
-async def converse(job: dict[str, Any]) -> dict[str, Any]:
-    server = StdioServerParameters(command=job["command"][0], args=job["command"][1:])
+@asynccontextmanager
+async def connected(job: dict[str, Any]) -> AsyncIterator[tuple[Any, Any]]:
+    """The streams to the server that the job names."""
+    if "url" in job:
+        async with streamable_http_client(job["url"]) as (read, write, _):
+            yield read, write
+    else:
+        server = StdioServerParameters(command=job["command"][0], args=job["command"][1:])
+        async with stdio_client(server) as streams:
+            yield streams
+
+
+async def give_and_take(job: dict[str, Any]) -> dict[str, Any]:
+    """What the server says of its own accord: progress, a question, a change."""
+    changed = anyio.Event()
+    progress: list[Any] = []
+
+    async def on_progress(*told: Any) -> None:
+        progress.append(told)
+
+    async def on_message(message: Any) -> None:
+        if isinstance(getattr(message, "root", None), types.ToolListChangedNotification):
+            changed.set()
+
+    async def answer(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        return types.ElicitResult(action="accept", content=job["filled_in"])
+
     async with (
-        stdio_client(server) as streams,
+        connected(job) as streams,
+        ClientSession(*streams, PATIENCE, elicitation_callback=answer, message_handler=on_message) as session,
+    ):
+        await session.initialize()
+        await session.call_tool("test_tool_with_progress", {}, progress_callback=on_progress)
+        elicited = await session.call_tool("test_elicitation", {"message": "Who are you?"})
+        await session.call_tool("test_trigger_tool_change", {})
+        with anyio.fail_after(PATIENCE.total_seconds()):
+            await changed.wait()
+    return {"progress": progress, "elicited": dump(elicited), "changed": True}
+
+
+async def converse(job: dict[str, Any]) -> dict[str, Any]:
+    async with (
+        connected(job) as streams,
         ClientSession(*streams, read_timeout_seconds=PATIENCE) as session,
     ):
         opened = await session.initialize()
@@ -84,4 +126,6 @@ async def converse(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(anyio.run(converse, json.load(sys.stdin))))
+    job = json.load(sys.stdin)
+    kind = {"converse": converse, "give_and_take": give_and_take}[job["kind"]]
+    print(json.dumps(anyio.run(kind, job, backend=job["loop"])))

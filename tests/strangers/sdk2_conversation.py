@@ -1,4 +1,4 @@
-"""The official Python SDK, version 2, as a client of a server on stdio. Runs in the SDK's own environment.
+"""The official Python SDK, version 2, as a client of a server on stdio or HTTP. Runs in the SDK's own environment.
 
 Takes a job on stdin and prints a report on stdout, both JSON; `test_sdk_clients.py` says what they hold. It judges
 nothing by itself, but the SDK does: it refuses results that do not fit its types or a tool's output schema.
@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 import anyio
-from mcp import Client, MCPError, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters, types
 
 PATIENCE = 20.0
 
@@ -69,8 +69,43 @@ async def listen(client: Client) -> dict[str, Any]:
         return {"error": dump(error.error)}
 
 
+async def give_and_take(job: dict[str, Any]) -> dict[str, Any]:
+    """What the server says of its own accord: progress, a question, a change."""
+    changed = anyio.Event()
+    progress: list[Any] = []
+
+    async def on_progress(*told: Any) -> None:
+        progress.append(told)
+
+    async def on_message(message: Any) -> None:
+        if isinstance(message, types.ToolListChangedNotification):
+            changed.set()
+
+    async def answer(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        return types.ElicitResult(action="accept", content=job["filled_in"])
+
+    async with Client(
+        job["url"],
+        mode=job["mode"],
+        read_timeout_seconds=PATIENCE,
+        elicitation_callback=answer,
+        message_handler=on_message,
+    ) as client:
+        await client.call_tool("test_tool_with_progress", progress_callback=on_progress)
+        elicited = await client.call_tool("test_elicitation", {"message": "Who are you?"})
+        with anyio.fail_after(PATIENCE):
+            if job["mode"] == "legacy":
+                await client.call_tool("test_trigger_tool_change")
+                await changed.wait()
+            else:
+                async with client.listen(tools_list_changed=True) as subscription:
+                    await client.call_tool("test_trigger_tool_change")
+                    await anext(subscription)
+    return {"progress": progress, "elicited": dump(elicited), "changed": True}
+
+
 async def converse(job: dict[str, Any]) -> dict[str, Any]:
-    server = StdioServerParameters(command=job["command"][0], args=job["command"][1:])
+    server = job.get("url") or StdioServerParameters(command=job["command"][0], args=job["command"][1:])
     async with Client(server, mode=job["mode"], read_timeout_seconds=PATIENCE) as client:
         report = {
             "version": client.protocol_version,
@@ -90,4 +125,6 @@ async def converse(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(anyio.run(converse, json.load(sys.stdin))))
+    job = json.load(sys.stdin)
+    kind = {"converse": converse, "give_and_take": give_and_take}[job["kind"]]
+    print(json.dumps(anyio.run(kind, job, backend=job["loop"])))

@@ -1,20 +1,27 @@
-"""The official Python SDK's client drives `kvmcp serve` over stdio: versions 1 and 2, both eras, both loops.
+"""The official SDKs' clients drive `kvmcp serve` over stdio and HTTP, in every era that they speak, on both loops.
 
-A script in the SDK's environment (`sdk1_conversation.py`, `sdk2_conversation.py`) has the conversation and reports
-it; what it was told is judged here. The SDK starts a shell that puts `tee` on both sides of the server, so that the
-wire and the exit status can be looked at too, without a hand in either.
+A script in the SDK's environment (`sdk1_conversation.py`, `sdk2_conversation.py` here, those of the TypeScript SDKs in
+`tests/node`) has the conversation and reports it; what it was told is judged here. On stdio the SDK starts a shell that
+puts `tee` on both sides of the server, so that the wire and the exit status can be looked at too, without a hand in
+either.
 """
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conformance.suite import fixture_server
+from tests.node import HERE as NODE_TOOLS, NODE, environment, require_node
 from tests.schema import needs_schemas, validate_server_message
+from tests.tools.support import without_etag
 
 CHECKOUT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -25,12 +32,23 @@ OVERHEARD = 'tee "$0/asked" | "$@" 2>"$0/logged" | tee "$0/told"; echo "${PIPEST
 """$0: the folder to write into; $@: the server's command."""
 
 CLIENTS = {
+    # script, mode, revision; the SDK's words for its modes are the scripts' business
     "sdk1": ("sdk1", "legacy", LATEST_LEGACY),
     "sdk2-legacy": ("sdk2", "legacy", LATEST_LEGACY),
     "sdk2-modern": ("sdk2", LATEST_MODERN, LATEST_MODERN),
     "sdk2-asks-first": ("sdk2", "auto", LATEST_MODERN),
+    "typescript1": ("typescript1", "legacy", LATEST_LEGACY),
+    "typescript2-legacy": ("typescript2", "legacy", LATEST_LEGACY),
+    "typescript2-modern": ("typescript2", LATEST_MODERN, LATEST_MODERN),
+    "typescript2-asks-first": ("typescript2", "auto", LATEST_MODERN),
 }
 LOOPS = ("asyncio", "trio")
+"""Of the server, and of the Python clients, but for one."""
+ASYNCIO_ONLY = {("sdk1", "http")}
+"""On trio version 1 mixes requests up that are sent at the same time: the task of each takes the message from a
+variable that the next one has overwritten by then (`StreamableHTTPTransport.post_writer`)."""
+ON_STDIO = [(client, "stdio", loop) for client in CLIENTS if client.startswith("sdk") for loop in LOOPS]
+OVER_HTTP = [(client, "http", loop) for client in CLIENTS for loop in LOOPS]
 MANY = range(50)
 
 VALUE = {"text": "naïve ☃ 𝄞", "list": [1, 2.5, None, True], "empty": {}}
@@ -69,8 +87,9 @@ BAD_ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
 
 @dataclass(frozen=True)
 class Conversation:
-    """What was agreed, what the client reports, what was overheard, how the server ended."""
+    """What was agreed, what the client reports, what was overheard (on stdio), how the server ended."""
 
+    transport: str
     mode: str
     version: str
     report: dict[str, Any]
@@ -78,6 +97,13 @@ class Conversation:
     told: list[bytes]
     logged: str
     status: str
+
+
+def client_command(sdk: str) -> list[str | Path]:
+    if sdk.startswith("typescript"):
+        require_node()
+        return [NODE, NODE_TOOLS / f"{sdk}_conversation.mjs"]
+    return [sdk_python(sdk), HERE / f"{sdk}_conversation.py"]
 
 
 def sdk_python(sdk: str) -> Path:
@@ -91,11 +117,11 @@ def serve_command(loop: str) -> list[str]:
     return [sys.executable, "-m", "kvmcp", "serve", "--loop", loop]
 
 
-def converse(sdk: str, mode: str, loop: str, folder: Path) -> dict[str, Any]:
-    """The report of one conversation; the shell leaves `asked`, `told`, `logged` and `status` in `folder`."""
+def converse(client: str, loop: str, **place: Any) -> dict[str, Any]:
+    """The report of one conversation with the server at `place`."""
     job = {
-        "command": ["bash", "-c", OVERHEARD, str(folder), *serve_command(loop)],
-        "mode": mode,
+        "kind": "converse",
+        **place,
         "calls": [*[step[:2] for step in STEPS.values()], UNKNOWN_TOOL, *BAD_ARGUMENTS],
         "together": [
             [("redis_set", {"key": f"k{number}", "value": number}) for number in MANY],
@@ -103,10 +129,17 @@ def converse(sdk: str, mode: str, loop: str, folder: Path) -> dict[str, Any]:
         ],
         "cancel": ("redis_get", {"key": "k7"}),
     }
-    script = HERE / f"{sdk}_conversation.py"
+    return run_client(client, loop, job)
+
+
+def run_client(client: str, loop: str, job: dict[str, Any]) -> dict[str, Any]:
+    """What a client's script reports of its job."""
+    sdk, mode, _ = CLIENTS[client]
+    client_loop = "asyncio" if (sdk, job["transport"]) in ASYNCIO_ONLY else loop
     run = subprocess.run(
-        [sdk_python(sdk), script],
-        input=json.dumps(job),
+        client_command(sdk),
+        input=json.dumps({**job, "mode": mode, "loop": client_loop}),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=90,
@@ -117,32 +150,84 @@ def converse(sdk: str, mode: str, loop: str, folder: Path) -> dict[str, Any]:
     return report
 
 
-@pytest.fixture(scope="module", params=LOOPS)
-def loop(request: pytest.FixtureRequest) -> str:
-    """The event loop of the server, which starts and ends on it: else each client would wait in vain."""
-    name: str = request.param
-    server = subprocess.run(serve_command(name), input=b"", capture_output=True, timeout=30, check=False)
-    assert (server.returncode, server.stdout) == (0, b""), server.stderr.decode()
-    return name
-
-
-@pytest.fixture(scope="module", params=CLIENTS.values(), ids=list(CLIENTS))
-def conversation(
-    request: pytest.FixtureRequest, loop: str, tmp_path_factory: pytest.TempPathFactory
-) -> Conversation:
-    sdk, mode, version = request.param
-    folder = tmp_path_factory.mktemp(f"{sdk}-{loop}")
+def on_stdio(client: str, loop: str, folder: Path) -> Conversation:
+    """The shell leaves `asked`, `told`, `logged` and `status` in `folder`."""
     (folder / "status").write_text("killed by the SDK: it did not end by itself within two seconds")
-    report = converse(sdk, mode, loop, folder)
+    command = ["bash", "-c", OVERHEARD, str(folder), *serve_command(loop)]
+    report = converse(client, loop, transport="stdio", command=command)
     return Conversation(
-        mode=mode,
-        version=version,
-        report=report,
+        "stdio",
+        *CLIENTS[client][1:],
+        report,
         asked=(folder / "asked").read_bytes().splitlines(),
         told=(folder / "told").read_bytes().splitlines(),
         logged=(folder / "logged").read_text(),
         status=(folder / "status").read_text().strip(),
     )
+
+
+def over_http(client: str, loop: str, folder: Path) -> Conversation:
+    log = folder / "logged"
+    with http_server(loop, log) as (server, url):
+        report = converse(client, loop, transport="http", url=url)
+    return Conversation(
+        "http", *CLIENTS[client][1:], report, [], [], log.read_text(), status=str(server.returncode)
+    )
+
+
+@contextmanager
+def http_server(loop: str, log: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server and its URL; it has ended on SIGTERM when this is left."""
+    command = [*serve_command(loop), "--transport", "http", "--port", "0"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            first = server.stderr.readline()
+            found = re.search(r"http://\S+", first)
+            assert found is not None, first + server.stderr.read()
+            yield server, found[0]
+        finally:
+            server.terminate()
+            log.write_text(first + server.stderr.read())
+
+
+HAVE: dict[str, Callable[[str, str, Path], Conversation]] = {"stdio": on_stdio, "http": over_http}
+
+
+@pytest.fixture(scope="module")
+def conversations() -> dict[tuple[str, str, str], Conversation | Exception]:
+    """Those that were had; several tests look at each."""
+    return {}
+
+
+@pytest.fixture(params=[*ON_STDIO, *OVER_HTTP], ids="-".join)
+def conversation(
+    request: pytest.FixtureRequest,
+    conversations: dict[tuple[str, str, str], Conversation | Exception],
+    tmp_path: Path,
+) -> Conversation:
+    client, transport, loop = request.param
+    had = conversations.get(request.param)
+    if had is None:
+        client_command(CLIENTS[client][0])  # skips where that is missing
+        try:
+            had = HAVE[transport](client, loop, tmp_path)
+        except Exception as error:  # noqa: BLE001  # every test of it fails by the same, and does not wait again
+            had = error
+        conversations[request.param] = had
+    if isinstance(had, Exception):
+        raise had
+    return had
+
+
+overheard = pytest.mark.parametrize("conversation", ON_STDIO, ids="-".join, indirect=True)
+"""For tests that look at the wire."""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_the_server_starts_and_ends(loop: str) -> None:
+    server = subprocess.run(serve_command(loop), input=b"", capture_output=True, timeout=30, check=False)
+    assert (server.returncode, server.stdout) == (0, b""), server.stderr.decode()
 
 
 def test_the_version_and_the_server_are_what_was_agreed(conversation: Conversation) -> None:
@@ -169,7 +254,7 @@ def test_the_tools_are_listed_with_all_that_a_model_needs(conversation: Conversa
 @pytest.mark.parametrize("step", STEPS)
 def test_a_tool_answers(conversation: Conversation, step: str) -> None:
     result = conversation.report["calls"][list(STEPS).index(step)]["result"]
-    content = result["structuredContent"]
+    content = without_etag(result["structuredContent"])
     if step == "keys":
         content = {**content, "keys": sorted(content["keys"])}
     if step == "ttl":  # a second may have begun since
@@ -195,13 +280,21 @@ def test_bad_arguments_are_a_result_that_a_model_can_act_on(conversation: Conver
 
 def test_many_calls_at_once_are_each_answered_with_their_own(conversation: Conversation) -> None:
     written, read = conversation.report["together"]
-    assert [answer["result"]["structuredContent"] for answer in written] == [{"ok": True} for _ in MANY]
-    assert [answer["result"]["structuredContent"] for answer in read] == [
+    assert [without_etag(answer["result"]["structuredContent"]) for answer in written] == [
+        {"ok": True} for _ in MANY
+    ]
+    assert [without_etag(answer["result"]["structuredContent"]) for answer in read] == [
         {"found": True, "value": number} for number in MANY
     ]
 
 
 def test_a_cancelled_request_leaves_the_connection_usable(conversation: Conversation) -> None:
+    after = without_etag(conversation.report["after_cancel"]["result"]["structuredContent"])
+    assert after == {"found": True, "value": 7}
+
+
+@overheard
+def test_a_cancelled_request_is_answered_once_at_most(conversation: Conversation) -> None:
     cancelled = [
         message["params"]["requestId"]
         for message in map(json.loads, conversation.asked)
@@ -210,13 +303,15 @@ def test_a_cancelled_request_leaves_the_connection_usable(conversation: Conversa
     assert cancelled, "the client sent no cancellation"
     ids = [message.get("id") for message in map(json.loads, conversation.told)]
     assert all(ids.count(id) <= 1 for id in cancelled)
-    after = conversation.report["after_cancel"]["result"]["structuredContent"]
-    assert after == {"found": True, "value": 7}
 
 
-def test_a_subscription_is_acknowledged_and_ends_without_a_word_when_cancelled(
-    conversation: Conversation,
-) -> None:
+def test_a_subscription_is_acknowledged(conversation: Conversation) -> None:
+    wanted = None if conversation.mode == "legacy" else {"honored": {"toolsListChanged": True}}
+    assert conversation.report.get("listen") == wanted
+
+
+@overheard
+def test_a_subscription_ends_without_a_word_when_cancelled(conversation: Conversation) -> None:
     listens = [
         message["id"]
         for message in map(json.loads, conversation.asked)
@@ -225,11 +320,11 @@ def test_a_subscription_is_acknowledged_and_ends_without_a_word_when_cancelled(
     if conversation.mode == "legacy":
         assert listens == []
         return
-    assert conversation.report["listen"] == {"honored": {"toolsListChanged": True}}
     assert len(listens) == 1
     assert [message for message in map(json.loads, conversation.told) if message.get("id") in listens] == []
 
 
+@overheard
 def test_every_request_that_was_not_cancelled_is_answered_once(conversation: Conversation) -> None:
     asked = [json.loads(line) for line in conversation.asked]
     given_up = [
@@ -245,6 +340,7 @@ def test_every_request_that_was_not_cancelled_is_answered_once(conversation: Con
 
 
 @needs_schemas
+@overheard
 def test_every_message_of_the_server_fits_the_schema(conversation: Conversation) -> None:
     methods = {
         message["id"]: message["method"] for message in map(json.loads, conversation.asked) if "id" in message
@@ -254,7 +350,32 @@ def test_every_message_of_the_server_fits_the_schema(conversation: Conversation)
         validate_server_message(conversation.version, line, methods.get(json.loads(line).get("id")))
 
 
-def test_the_end_of_input_ends_the_server_with_status_0(conversation: Conversation) -> None:
+def test_the_server_ends_with_status_0(conversation: Conversation) -> None:
     assert conversation.status == "0"
     assert "Traceback" not in conversation.logged
     assert '"naïve' not in conversation.logged
+
+
+# --- what the server says of its own accord -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def talkative(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str]]:
+    """The loop and the URL of the server that the conformance suite is run against: it reports, asks, and changes."""
+    folder = tmp_path_factory.mktemp("talkative")
+    with fixture_server(request.param, folder / "log") as url:
+        yield request.param, url
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_progress_questions_and_changes_reach_the_client(talkative: tuple[str, str], client: str) -> None:
+    loop, url = talkative
+    filled_in = {"username": "ada", "email": "ada@example.com"}
+    job = {"kind": "give_and_take", "transport": "http", "url": url, "filled_in": filled_in}
+    report = run_client(client, loop, job)
+    assert [told[:2] for told in report["progress"]] == [[0, 100], [50, 100], [100, 100]]
+    assert report["progress"][1][2] == "Completed step 50 of 100"
+    assert report["elicited"]["content"][0]["text"] == "User response: ada <ada@example.com>"
+    assert report["changed"] is True

@@ -25,16 +25,21 @@ from kvmcp.backends.ops import (
     Set,
     Ttl,
     TtlReply,
+    etag_of,
 )
-from kvmcp.core.catalog import BadArguments, Catalog, Parsed, Tool
+from kvmcp.core.catalog import BadArguments, Parsed, Tool
 from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Plan, ToolError, error_result
-from kvmcp.core.wire.common import ClientCapabilities, ToolResult
-from kvmcp.tools.strings import MAX_SCAN_PAGES, STRINGS, CollectNames, KeyArguments, plan_get
-from kvmcp.tools.surface import TOOL_SETS
+from kvmcp.core.wire.common import ClientCapabilities, TextContent, ToolResult
+from kvmcp.tools.keyspace import MAX_SCAN_PAGES, CollectNames
+from kvmcp.tools.room import MAX_RESULT_CHARS, room_of
+from kvmcp.tools.strings import GetArguments, quick_get
+from tests.tools.support import redis_tools
 
 CONTEXT = Context(Caller(namespace="acme"), "2025-11-25", ClientCapabilities())
 SPACE = Namespace("acme")
+STRINGS = redis_tools()[:7]
 TOOLS = {tool.name: tool for tool in STRINGS}
+ROOM = room_of(MAX_RESULT_CHARS)
 SECRET = "s3cr3t"
 
 
@@ -77,6 +82,10 @@ def refusal(name: str, arguments: dict[str, Any] | str) -> tuple[str, str]:
     return error["code"], error["message"]
 
 
+def found(value: bytes) -> dict[str, Any]:
+    return {"found": True, "value": json.loads(value), "etag": etag_of(value)}
+
+
 def key(name: str) -> Any:
     return SPACE.key(name)
 
@@ -107,7 +116,7 @@ def test_operations(name: str, arguments: dict[str, Any], op: object, writes: bo
 
 def test_the_namespace_is_the_callers() -> None:
     other = Context(Caller(namespace="other"), "2025-11-25", ClientCapabilities())
-    answer = plan_get(KeyArguments("a"), other)
+    answer = quick_get(ROOM)(GetArguments("a"), other)
     assert isinstance(answer, AskBackend)
     assert answer.ops == (Get(Namespace("other").key("a")),)
 
@@ -118,10 +127,10 @@ def test_the_namespace_is_the_callers() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "reply", "expected"),
     [
-        ("redis_get", {"key": "a"}, b'{"b":[1,2.50]}', {"found": True, "value": {"b": [1, 2.5]}}),
-        ("redis_get", {"key": "a"}, b"null", {"found": True, "value": None}),
+        ("redis_get", {"key": "a"}, b'{"b":[1,2.50]}', found(b'{"b":[1,2.50]}')),
+        ("redis_get", {"key": "a"}, b"null", found(b"null")),
         ("redis_get", {"key": "a"}, None, {"found": False}),
-        ("redis_set", {"key": "a", "value": 1}, True, {"ok": True}),
+        ("redis_set", {"key": "a", "value": 1}, True, {"ok": True, "etag": etag_of(b"1")}),
         ("redis_del", {"keys": ["a", "b"]}, 1, {"deleted": 1}),
         ("redis_exists", {"keys": ["a", "b"]}, (True, False), {"exists": {"a": True, "b": False}, "count": 1}),
         ("redis_exists", {"keys": ["a", "a"]}, (True, True), {"exists": {"a": True}, "count": 1}),
@@ -143,7 +152,9 @@ def test_results(name: str, arguments: dict[str, Any], reply: object, expected: 
 
 def test_a_value_comes_back_byte_for_byte() -> None:
     answer = asked("redis_get", {"key": "a"}).then.resume((b'{"a" : 1.50}',), CONTEXT)
-    assert answer == Answer(ToolResult(structured=b'{"found":true,"value":{"a" : 1.50}}'))
+    tag = etag_of(b'{"a" : 1.50}').encode()
+    json_text = b'{"found":true,"value":{"a" : 1.50},"etag":"%b"}' % tag
+    assert answer == Answer(ToolResult(structured=json_text))
 
 
 EACH: Sequence[tuple[str, dict[str, Any]]] = [
@@ -171,7 +182,7 @@ def test_a_failure_of_the_store_is_an_error_result(
 ) -> None:
     answer = asked(name, arguments).then.resume((failure,), CONTEXT)
     assert result(answer).is_error
-    assert [block.text for block in result(answer).content if hasattr(block, "text")] == [
+    assert [block.text for block in result(answer).content if isinstance(block, TextContent)] == [
         f"{failure.code}: {failure.message}"
     ]
     assert structured(name, answer)["error"] == {
@@ -201,7 +212,8 @@ def test_short_pages_are_followed_until_there_is_enough() -> None:
     first = asked("redis_keys", {"pattern": "u*", "count": 3})
     second = first.then.resume((Page(("u1",), "c1"),), CONTEXT)
     assert second == AskBackend(
-        (Scan(SPACE.space(), "u*", 2, "c1"),), CollectNames("u*", 3, ("u1",), MAX_SCAN_PAGES - 2)
+        (Scan(SPACE.space(), "u*", 2, "c1"),),
+        CollectNames("u*", 3, ROOM, False, ("u1",), MAX_SCAN_PAGES - 2, "c1"),
     )
     assert isinstance(second, AskBackend)
     third = second.then.resume((Page(("u1", "u2"), "c2"),), CONTEXT)
@@ -239,7 +251,8 @@ def test_empty_pages_are_followed_only_so_far() -> None:
         ("redis_keys", {"count": 0}),
         ("redis_keys", {"count": 1001}),
         ("redis_keys", {"pattern": ""}),
-        ("redis_keys", {"cursor": "7"}),
+        ("redis_keys", {"cursor": ""}),
+        ("redis_keys", {"detail": "some"}),
         ("redis_expire", {"key": "a"}),
         ("redis_expire", {"key": "a", "ttl": 0}),
     ],
@@ -266,20 +279,23 @@ LONG = "ä" * (MAX_KEY_BYTES // 2 + 1)
     ],
 )
 def test_a_key_is_limited_in_bytes(name: str, arguments: dict[str, Any]) -> None:
-    assert refusal(name, arguments) == ("INVALID_PARAMS", "a key of 514 bytes of UTF-8, limit is 512")
+    assert refusal(name, arguments) == (
+        "INVALID_PARAMS",
+        "a key of 514 bytes of UTF-8, limit is 512; shorten it",
+    )
 
 
 def test_a_key_with_half_a_character_is_refused() -> None:
-    answer = plan_get(KeyArguments("\ud800"), CONTEXT)
+    answer = quick_get(ROOM)(GetArguments("\ud800"), CONTEXT)
     assert "surrogate" in structured("redis_get", answer)["error"]["message"]
 
 
 def test_patterns_are_limited() -> None:
     assert refusal("redis_keys", {"pattern": "*" * 9}) == (
-        "INVALID_PARAMS", "a pattern with 9 `*`, limit is 8",
+        "INVALID_PARAMS", "a pattern with 9 `*`, limit is 8; ask for a longer fixed beginning",
     )  # fmt: skip
     assert refusal("redis_keys", {"pattern": "ä" * 129}) == (
-        "INVALID_PARAMS", "a pattern of 258 bytes of UTF-8, limit is 256",
+        "INVALID_PARAMS", "a pattern of 258 bytes of UTF-8, limit is 256; shorten it",
     )  # fmt: skip
 
 
@@ -345,7 +361,9 @@ def test_what_is_stored_is_what_comes_back(value: object, pretty: bool) -> None:
     (op,) = answer.ops
     assert isinstance(op, Set) and b"\n" not in op.value
     assert json.loads(op.value) == value
-    assert outcome("redis_get", {"key": "a"}, op.value) == {"found": True, "value": value}
+    assert outcome("redis_get", {"key": "a"}, op.value) == {
+        "found": True, "value": value, "etag": etag_of(op.value),
+    }  # fmt: skip
 
 
 @given(st.sampled_from(STRINGS), st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
@@ -355,104 +373,7 @@ def test_any_arguments_are_planned_or_refused(tool: Tool, raw: bytes) -> None:
         assert isinstance(tool.plan(outcome.arguments, CONTEXT), AskBackend | Answer)
 
 
-# --- definitions ---
-
-
-def keywords(node: object) -> set[str]:
-    """All keywords of a schema; names of properties are none."""
-    if isinstance(node, list):
-        return set().union(*map(keywords, node))
-    if not isinstance(node, dict):
-        return set()
-    found = set(node)
-    for name, child in node.items():
-        found |= set().union(*map(keywords, child.values())) if name == "properties" else keywords(child)
-    return found
-
-
-def types(node: object) -> list[object]:
-    if isinstance(node, list):
-        return [found for child in node for found in types(child)]
-    if not isinstance(node, dict):
-        return []
-    return [node["type"] for _ in "t" if "type" in node] + [
-        found for child in node.values() for found in types(child)
-    ]
-
-
-@pytest.mark.parametrize("tool", STRINGS, ids=lambda tool: tool.name)
-def test_every_host_can_read_the_definition(tool: Tool) -> None:
-    assert tool.output_schema is not None
-    for raw in (tool.arguments.schema, tool.output_schema):
-        schema = json.loads(raw)
-        jsonschema.Draft202012Validator.check_schema(schema)
-        assert schema["type"] == "object" and b"\n" not in raw
-        assert keywords(schema).isdisjoint({"$ref", "$defs", "anyOf", "oneOf", "allOf", "title"})
-        assert all(isinstance(found, str) for found in types(schema))
-    arguments = json.loads(tool.arguments.schema)
-    assert arguments["additionalProperties"] is False
-    assert all("description" in node for node in arguments["properties"].values())
-    hints = tool.annotations
-    assert hints and isinstance(hints.read_only_hint, bool) and isinstance(hints.destructive_hint, bool)
-    assert isinstance(hints.idempotent_hint, bool) and hints.open_world_hint is False
-    assert tool.title and tool.description and 1 <= tool.description.count(". ") + 1 <= 4
-
-
-SIGNATURES = {
-    "redis_get": (["key"], [], True),
-    "redis_set": (["key", "value"], ["ttl"], False),
-    "redis_del": (["keys"], [], False),
-    "redis_exists": (["keys"], [], True),
-    "redis_keys": ([], ["pattern", "count"], True),
-    "redis_ttl": (["key"], [], True),
-    "redis_expire": (["key", "ttl"], [], False),
-}
-
-
-def test_names_arguments_and_hints_are_the_contract() -> None:
-    found: dict[str, tuple[list[str], list[str], object]] = {}
-    for tool in STRINGS:
-        schema, hints = json.loads(tool.arguments.schema), tool.annotations
-        required = schema.get("required", [])
-        assert hints
-        optional = [name for name in schema["properties"] if name not in required]
-        found[tool.name] = (required, optional, hints.read_only_hint)
-    assert found == SIGNATURES
-
-
 def test_reads_ask_for_no_writes_and_writes_say_so() -> None:
     for name, arguments in EACH:
         hints = TOOLS[name].annotations
         assert hints and asked(name, arguments).writes is not hints.read_only_hint
-
-
-def test_a_definition_in_full() -> None:
-    tool = TOOLS["redis_keys"]
-    assert json.loads(tool.arguments.schema) == {
-        "type": "object",
-        "properties": {
-            "pattern": {
-                "description": "Glob pattern that the whole key must match: `*` any text, `?` one character, "
-                '`[ab]` one of these, for example "user:*". At most 8 `*`.',
-                "type": "string",
-                "minLength": 1,
-                "maxLength": 256,
-                "default": "*",
-            },
-            "count": {
-                "description": "How many keys to give at most.",
-                "type": "integer",
-                "minimum": 1,
-                "maximum": 1000,
-                "default": 100,
-            },
-        },
-        "additionalProperties": False,
-    }
-
-
-def test_the_surface_holds_the_tools_in_order() -> None:
-    catalog = Catalog(*TOOL_SETS["redis"])
-    page = catalog.page("tools", None, 100)
-    assert page is not None
-    assert [tool.name for tool in page[0] if isinstance(tool, Tool)][: len(SIGNATURES)] == list(SIGNATURES)

@@ -148,6 +148,16 @@ def namespace(text: str) -> str:
     return text
 
 
+def namespace_source(text: str) -> str:
+    """`header:NAME` or `meta:KEY`, by the rules of whoever reads them."""
+    from kvmcp.tools.namespaces import parse_source  # only where there is one to check
+
+    try:
+        return str(parse_source(text))
+    except ValueError as error:
+        raise Unfit(f"{quoted(text)} ({error})") from None
+
+
 def backend(text: str) -> str:
     """A backend's URL. What came is told by its scheme only: the rest may hold a password."""
     scheme, found, rest = text.strip().partition("://")
@@ -220,6 +230,14 @@ def allowed_name(text: str) -> str:
     """A host or an origin; `kvmcp.core.http.guard` says which forms there are, and is asked at the start."""
     name = text.strip()
     if not name or any(character.isspace() for character in name):
+        raise Unfit(quoted(text))
+    return name
+
+
+def tool_name(text: str) -> str:
+    """Whether there is such a tool is asked where tools are known."""
+    name = text.strip()
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", name):
         raise Unfit(quoted(text))
     return name
 

@@ -17,6 +17,7 @@ from kvmcp.config.kinds import (
     backend,
     listed,
     namespace,
+    namespace_source,
     one_of,
     redacted,
     redis_url,
@@ -25,13 +26,14 @@ from kvmcp.config.kinds import (
     size,
     state_key,
     switch,
+    tool_name,
     transport,
     whole_number,
 )
 
 PREFIX: Final = "KVMCP_"
 Loop: TypeAlias = Literal["asyncio", "trio", "uvloop"]
-ToolSet: TypeAlias = Literal["redis"]
+ToolSet: TypeAlias = Literal["redis", "simple_kv"]
 """The names of `kvmcp.tools.surface.TOOL_SETS`; not imported, to keep the start fast. A test compares."""
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["text", "json"]
@@ -40,6 +42,10 @@ MAX_GRACE_SECONDS: Final = 3600
 MAX_DATABASE: Final = 65535
 MAX_CONNECTIONS: Final = 10_000
 MAX_WORKERS: Final = 256
+MIN_RESULT_CHARS: Final = 1000
+"""Below it nothing but the notice of what is missing would fit."""
+MAX_RESULT_CHARS: Final = 2_000_000
+"""Twice the largest value: hosts cut much earlier."""
 MAX_MEMORY_KEYS: Final = 1_000_000_000
 MIN_MEMORY_BYTES: Final = 1024
 MAX_MEMORY_BYTES: Final = 1024**4
@@ -71,6 +77,9 @@ _TRANSPORTS: Final = several(
     ),
     "TRANSPORT",
 )
+_TOOLS: Final = several(
+    Kind(parse=tool_name, allowed="the name of a tool, as kvmcp tools lists them", metavar="TOOL"), "TOOL,…"
+)
 _ADDRESS: Final = Kind(parse=address, allowed="HOST:PORT, such as 127.0.0.1:9090", metavar="HOST:PORT")
 _NAMES: Final = several(
     Kind(
@@ -98,6 +107,11 @@ _PATH: Final = Kind(parse=str, allowed="the path of a file", metavar="FILE")
 _SECRET: Final = Kind(parse=str, allowed="any text", metavar="TEXT", show=lambda _value: MASK)
 _NAMESPACE: Final = Kind(
     parse=namespace, allowed=f"1 to {MAX_NAMESPACE} of A-Z a-z 0-9 . _ -", metavar="NAME"
+)
+_NAMESPACE_SOURCE: Final = Kind(
+    parse=namespace_source,
+    allowed="header:NAME or meta:KEY, such as header:X-App-Id",
+    metavar="SOURCE",
 )
 _STATE_KEY: Final = Kind(
     parse=state_key,
@@ -207,6 +221,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         str,
         Row(_NAMESPACE, "the part of the store that keys live in"),
     ] = "default"
+    namespace_from: Annotated[
+        str | None,
+        Row(
+            _NAMESPACE_SOURCE,
+            "let each request name its namespace; meta:KEY is written by clients, so for trusted ones only",
+            unset="namespace",
+            serving=True,
+        ),
+    ] = None
     key_prefix: Annotated[
         str,
         Row(_NAMESPACE, "the first part of every key in Redis, before the namespace"),
@@ -254,7 +277,30 @@ class Settings(Struct, frozen=True, kw_only=True):
     tools: Annotated[
         tuple[ToolSet, ...],
         Row(_TOOL_SETS, "the sets of tools to offer"),
-    ] = get_args(ToolSet)
+    ] = ("redis",)
+    allow_tool: Annotated[
+        tuple[str, ...] | None,
+        Row(_TOOLS, "the only tools to offer, of whatever set", unset="all of the sets"),
+    ] = None
+    deny_tool: Annotated[
+        tuple[str, ...] | None,
+        Row(_TOOLS, "tools not to offer", unset="none"),
+    ] = None
+    read_only: Annotated[
+        bool,
+        Row(switch(), "offer no tool that can change something"),
+    ] = False
+    max_result_chars: Annotated[
+        int,
+        Row(
+            whole_number(MIN_RESULT_CHARS, MAX_RESULT_CHARS),
+            "characters of one tool's result at most; what is longer is cut between values",
+        ),
+    ] = 25_000
+    confirm_destructive: Annotated[
+        bool,
+        Row(switch(), "ask before a call removes several keys"),
+    ] = False
     log_level: Annotated[
         LogLevel,
         Row(one_of(*get_args(LogLevel)), "the least severe messages to log on stderr"),

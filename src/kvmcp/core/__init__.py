@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kvmcp.core.arguments import SchemaArguments, StructArguments
-    from kvmcp.core.catalog import Catalog, Prompt, Resource, ResourceTemplate, Tool
+    from kvmcp.core.catalog import Catalog, Prompt, Resource, ResourceListing, ResourceTemplate, Tool, Watch
     from kvmcp.core.client.connection import ClientConnection
     from kvmcp.core.client.profile import ClientLimits, ClientProfile
     from kvmcp.core.client.session import ClientSession
@@ -41,13 +41,14 @@ if TYPE_CHECKING:
         Plan,
         Start,
         ToolError,
+        WatchUntil,
         resource_not_found,
         tool_error,
     )
     from kvmcp.core.request_state import Sealer
     from kvmcp.core.service import Service
     from kvmcp.core.session import ServerSession
-    from kvmcp.core.subscriptions import ListChanged, ResourceUpdated
+    from kvmcp.core.subscriptions import ListChanged, Lookout, ResourceUpdated, Watched
     from kvmcp.core.uritemplate import UriTemplate
     from kvmcp.core.wire.common import (
         Annotations,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         ClientAnswer,
         ClientRequest,
         CompletionResult,
+        Done,
         ElicitForm,
         ElicitResult,
         ElicitUrl,
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
         ReadResult,
         ResourceContents,
         ResourceLink,
+        ResourcePage,
         Root,
         RootsResult,
         Sample,
@@ -98,6 +101,7 @@ __all__ = [
     "Close",
     "CompletionResult",
     "Context",
+    "Done",
     "ElicitForm",
     "ElicitResult",
     "ElicitUrl",
@@ -112,6 +116,7 @@ __all__ = [
     "ListRoots",
     "LocalProtocolError",
     "Log",
+    "Lookout",
     "Plan",
     "Progress",
     "Prompt",
@@ -123,6 +128,8 @@ __all__ = [
     "Resource",
     "ResourceContents",
     "ResourceLink",
+    "ResourceListing",
+    "ResourcePage",
     "ResourceTemplate",
     "ResourceUpdated",
     "Root",
@@ -146,6 +153,9 @@ __all__ = [
     "ToolError",
     "ToolResult",
     "UriTemplate",
+    "Watch",
+    "WatchUntil",
+    "Watched",
     "WorkDone",
     "WorkFailed",
     "resource_not_found",
@@ -154,7 +164,9 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("SchemaArguments", "StructArguments"), "arguments"),
-    **dict.fromkeys(("Catalog", "Prompt", "Resource", "ResourceTemplate", "Tool"), "catalog"),
+    **dict.fromkeys(
+        ("Catalog", "Prompt", "Resource", "ResourceListing", "ResourceTemplate", "Tool", "Watch"), "catalog"
+    ),
     "ClientSession": "client.session",
     "ClientConnection": "client.connection",
     **dict.fromkeys(("ClientLimits", "ClientProfile"), "client.profile"),
@@ -164,14 +176,15 @@ _HOME = {
     "Sealer": "request_state",
     "Service": "service",
     "ServerSession": "session",
-    **dict.fromkeys(("ListChanged", "ResourceUpdated"), "subscriptions"),
+    **dict.fromkeys(("ListChanged", "Lookout", "ResourceUpdated", "Watched"), "subscriptions"),
     "UriTemplate": "uritemplate",
     **dict.fromkeys(
         (
             "Annotations", "AudioContent", "ClientAnswer", "ClientRequest", "CompletionResult",
-            "ElicitForm", "ElicitResult", "ElicitUrl", "EmbeddedResource", "Icon",
+            "Done", "ElicitForm", "ElicitResult", "ElicitUrl", "EmbeddedResource", "Icon",
             "ImageContent", "Implementation", "ListRoots", "PromptArgument", "PromptMessage",
-            "PromptResult", "ReadResult", "ResourceContents", "ResourceLink", "Root",
+            "PromptResult", "ReadResult", "ResourceContents", "ResourceLink",
+            "ResourcePage", "Root",
             "RootsResult", "Sample", "SampleResult", "TextContent", "ToolAnnotations",
             "ToolResult",
         ),
@@ -180,7 +193,7 @@ _HOME = {
     **dict.fromkeys(
         (
             "Answer", "AskBackend", "AskClient", "Caller", "Context", "Fail", "Plan", "Start", "ToolError",
-            "resource_not_found", "tool_error",
+            "WatchUntil", "resource_not_found", "tool_error",
         ),
         "plan",
     ),

@@ -8,8 +8,8 @@ known to send instead, where there is one meaning only:
 - `5.0` where the schema wants an integer
 - null for a member that need not be there
 
-Each repair leaves a note that names the argument, so that the model can do better; no note and no message
-holds a value, which may be a secret. Names are never guessed, a string is never split into an array, and an
+Each repair leaves a note that names the argument, so that the model can do better. No note and no message holds a
+value, which may be a secret, but for a number where a number is asked for. Names are never guessed, a string is never split into an array, and an
 argument without a type is never touched. Where a name stands twice the last one counts, as in all decoders
 that SDKs use.
 """
@@ -231,7 +231,7 @@ class _Shape(Struct, frozen=True):
         if faults:
             faults.append(self._allowed())
         return faults + [
-            _mismatch(f"`{name}`", self.properties[name], came)
+            _mismatch(f"`{name}`", self.properties[name], came, members[name])
             for name, wanted in self.types.items()
             if name in members
             and not _is_a(came := kind(members[name]), wanted)
@@ -293,14 +293,26 @@ _PLACE: Final = re.compile(r" - at `\$(.*)`\Z", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[([0-9]+)\]|\[\.\.\.\]")
 
 
-def _mismatch(where: str, node: object, came: Kind | None) -> str:
+_NUMBER: Final = re.compile(rb"\s*(-?[0-9][0-9.eE+-]{0,24})\s*\Z")
+"""A number that is short enough to be said again."""
+
+
+def _mismatch(where: str, node: object, came: Kind | None, raw: Raw | None) -> str:
     """What came at a place, and what its schema allows."""
-    what = f"{_CAME[came] if came is not None else 'something else'} came"
+    what = f"{_said(node, came, raw)} came"
     allowed = describe(node)
     if allowed is None or (came is not None and allowed == _CAME[came]):
         return f"{where}: {what}, and it does not fit"
     shown = example(node) if came != plain_type(node) else None
     return f"{where}: {what}, but only {allowed} is allowed" + (f", like {shown}" if shown else "")
+
+
+def _said(node: object, came: Kind | None, raw: Raw | None) -> str:
+    """What came: a number as it is, where the schema asks for one; else its kind."""
+    if raw is None or came is None:
+        return "something else"
+    number = _NUMBER.match(bytes(raw)) if plain_type(node) in ("integer", "number") else None
+    return number[1].decode() if number is not None else _CAME[came]
 
 
 def _explain(problem: str, root: Schema, text: bytes) -> str:
@@ -310,12 +322,12 @@ def _explain(problem: str, root: Schema, text: bytes) -> str:
     where = f"`{clip(path.removeprefix('.'))}`" if path else "the arguments"
     if problem.startswith("Object "):  # Names a field that is missing or unknown.
         return f"{where}: o{clip(_PLACE.sub('', problem)[1:])}"
-    node, came = _follow(path, root, text)
-    return _mismatch(where, node, came)
+    node, came = _follow(path, root, Raw(text))
+    return _mismatch(where, node, None if came is None else kind(came), came)
 
 
-def _follow(path: str, node: object, raw: bytes | Raw | None) -> tuple[object, Kind | None]:
-    """The schema and the kind of the value at `path`; None where the path does not lead to one value."""
+def _follow(path: str, node: object, raw: Raw | None) -> tuple[object, Raw | None]:
+    """The schema and the text of the value at `path`; None where the path does not lead to one value."""
     for step in _STEP.finditer(path):
         schema = cast(Schema, node) if isinstance(node, dict) else {}
         name, index = step[1], step[2]
@@ -324,10 +336,10 @@ def _follow(path: str, node: object, raw: bytes | Raw | None) -> tuple[object, K
             node = cast(Schema, schema.get("properties") or {}).get(name)
         else:
             node = schema.get("items" if index is not None else "additionalProperties")
-    return node, kind(raw) if raw is not None else None
+    return node, raw
 
 
-def _child(raw: bytes | Raw | None, name: str | None, index: str | None) -> Raw | None:
+def _child(raw: Raw | None, name: str | None, index: str | None) -> Raw | None:
     """A member or an item of the JSON text; None where there is none, or the step does not say which."""
     if raw is None or (name is None and index is None):
         return None

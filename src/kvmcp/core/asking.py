@@ -205,9 +205,9 @@ class ClientAsking:
             return State()
         opened = None
         if len(state) <= self._service.limits.state_bytes:
-            principal = exchange.context.caller.principal
+            caller = exchange.context.caller.identity
             request = digest(exchange.method, exchange.params)
-            opened = self._service.sealer.open(state, principal, request, self._exchanges.now)
+            opened = self._service.sealer.open(state, caller, request, self._exchanges.now)
         if opened is None:
             problem = "requestState was not given for this request, was changed, or is too old"
             self._exchanges.refuse(exchange, RpcError(INVALID_PARAMS, problem))
@@ -274,7 +274,7 @@ class ClientAsking:
             state = State(Raw(_encode(exchange.client_then)), Raw(_encode(questions.asked)), answers)
         return self._service.sealer.seal(
             state,
-            exchange.context.caller.principal,
+            exchange.context.caller.identity,
             digest(exchange.method, exchange.params),
             self._exchanges.now + self._service.limits.state_lifetime,
             self._service.token(),

@@ -97,12 +97,26 @@ Completer: TypeAlias = Callable[[str, str, Mapping[str, str], Context], Plan]
 """`(argument name, value so far, arguments already chosen, context) -> Plan` with a `CompletionResult`."""
 
 
+class Watch(Struct, frozen=True):
+    """What of the store a resource is made of: keys and channels, opaque to the engine as operations are."""
+
+    keys: tuple[object, ...] = ()
+    channels: tuple[object, ...] = ()
+
+
 class ResourceTemplate(Struct, frozen=True, kw_only=True):
-    """Resources whose URIs follow an RFC 6570 template. `read` gets the URI and the variables found in it."""
+    """Resources whose URIs follow an RFC 6570 template. `read` gets the URI and the variables found in it.
+
+    `serves` says whether a caller may name a resource at all: to others it does not exist. `watch` says where
+    changes of a resource show; None where they do not, so that it cannot be subscribed to. Without the function
+    whoever changes a resource publishes that (`Server.publish`). Neither may raise.
+    """
 
     uri_template: UriTemplate
     name: str
     read: Callable[[str, Mapping[str, str], Context], Plan]
+    serves: Callable[[Mapping[str, str], Context], bool] | None = None
+    watch: Callable[[Mapping[str, str]], Watch | None] | None = None
     complete: Completer | None = None
     title: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
@@ -111,6 +125,16 @@ class ResourceTemplate(Struct, frozen=True, kw_only=True):
     icons: tuple[Icon, ...] | UnsetType = UNSET
     meta: Raw | UnsetType = UNSET
     continuations: tuple[type[Struct], ...] = ()
+
+
+class ResourceListing(Struct, frozen=True):
+    """Resources that are in a store rather than in the catalog: `resources/list` shows them behind all others.
+
+    `page` gets the cursor of the page before ("" for the first), how many it may give, and the context; its plan
+    ends in a `ResourcePage`, or in a `Fail` for a cursor that is none of its own.
+    """
+
+    page: Callable[[str, int, Context], Plan]
 
 
 class Prompt(Struct, frozen=True, kw_only=True):
@@ -127,8 +151,13 @@ class Prompt(Struct, frozen=True, kw_only=True):
     continuations: tuple[type[Struct], ...] = ()
 
 
-Item: TypeAlias = Tool | Resource | ResourceTemplate | Prompt
+Listed: TypeAlias = Tool | Resource | ResourceTemplate | Prompt
+Item: TypeAlias = Listed | ResourceListing
 ItemT = TypeVar("ItemT", Tool, Resource, ResourceTemplate, Prompt)
+
+
+LISTING: Final = "."
+"""What cursors of a `ResourceListing` begin with, as clients see them; no other cursor does."""
 
 
 class _Shelf(dict[str, tuple[int, ItemT]]):
@@ -147,6 +176,8 @@ class Catalog:
         self._resources: _Shelf[Resource] = _Shelf()
         self._templates: _Shelf[ResourceTemplate] = _Shelf()
         self._prompts: _Shelf[Prompt] = _Shelf()
+        self.listing: ResourceListing | None = None
+        """At most one; put several together in its function."""
         self._features: set[Feature] = set(features)
         self._mirrors: dict[str, tuple[Mirror, ...]] = {}
         self._numbers = 0
@@ -180,6 +211,8 @@ class Catalog:
                 return self._put("resources", "resources", self._resources, item.uri, item)
             case ResourceTemplate():
                 return self._put("templates", "resources", self._templates, item.uri_template.text, item)
+            case ResourceListing():
+                return self._set_listing(item)
             case _:
                 return self._put("prompts", "prompts", self._prompts, item.name, item)
 
@@ -193,6 +226,8 @@ class Catalog:
                 return self._drop("resources", self._resources, key)
             case ResourceTemplate(uri_template=template):
                 return self._drop("templates", self._templates, template.text)
+            case ResourceListing():
+                return self._unset_listing(item)
             case _:
                 return self._drop("prompts", self._prompts, item.name)
 
@@ -212,6 +247,21 @@ class Catalog:
             raise LocalProtocolError(f"{kind}: {key!r} is not there")
         self.revision[kind] += 1
         return kind
+
+    def _set_listing(self, listing: ResourceListing) -> ListKind:
+        if self.listing is not None:
+            raise LocalProtocolError("resources: there is a listing already")
+        self.listing = listing
+        self._features.add("resources")
+        self.revision["resources"] += 1
+        return "resources"
+
+    def _unset_listing(self, listing: ResourceListing) -> ListKind:
+        if self.listing != listing:
+            raise LocalProtocolError("resources: this listing is not there")
+        self.listing = None
+        self.revision["resources"] += 1
+        return "resources"
 
     # --- looking at it ---
 
@@ -251,12 +301,34 @@ class Catalog:
                 return template, variables
         return None
 
+    def serving(self, uri: str, context: Context) -> tuple[ResourceTemplate, Mapping[str, str]] | None:
+        """As `match`, among the templates that serve this caller."""
+        for _, template in self._templates.values():
+            variables = template.uri_template.match(uri)
+            if variables is not None and (template.serves is None or template.serves(variables, context)):
+                return template, variables
+        return None
+
+    def can_watch(self, uri: str, context: Context) -> bool:
+        """Whether a caller can be told of changes of a resource."""
+        if uri in self._resources:
+            return True
+        if (found := self.serving(uri, context)) is None:
+            return False
+        template, variables = found
+        return template.watch is None or template.watch(variables) is not None
+
+    def watch_of(self, uri: str) -> Watch | None:
+        """Where changes of a resource show, for one that somebody may watch; None where they are published."""
+        found = None if uri in self._resources else self.match(uri)
+        return None if found is None or found[0].watch is None else found[0].watch(found[1])
+
     def count(self, kind: ListKind) -> int:
         """How many there are, listed or not."""
         return len(self._shelf(kind))
 
-    def _shelf(self, kind: ListKind) -> Mapping[str, tuple[int, Item]]:
-        shelves: Mapping[ListKind, Mapping[str, tuple[int, Item]]] = {
+    def _shelf(self, kind: ListKind) -> Mapping[str, tuple[int, Listed]]:
+        shelves: Mapping[ListKind, Mapping[str, tuple[int, Listed]]] = {
             "tools": self._tools,
             "resources": self._resources,
             "templates": self._templates,
@@ -264,10 +336,18 @@ class Catalog:
         }
         return shelves[kind]
 
-    def page(self, kind: ListKind, cursor: str | None, size: int) -> tuple[list[Item], str | None] | None:
+    def listing_cursor(self, cursor: str | None) -> str | None:
+        """The listing's own cursor where a page of resources is one of its pages; None where it is not."""
+        if self.listing is None:
+            return None
+        if cursor is None:
+            return None if self._resources else ""
+        return cursor.removeprefix(LISTING) if cursor.startswith(LISTING) else None
+
+    def page(self, kind: ListKind, cursor: str | None, size: int) -> tuple[list[Listed], str | None] | None:
         """At most `size` items behind `cursor` (None: from the start) and the next cursor, None on the last page.
 
-        None where the cursor is not one that we gave.
+        None where the cursor is not one that we gave. What a listing has comes behind, see `listing_cursor`.
         """
         after = 0
         if cursor is not None:
@@ -283,4 +363,6 @@ class Catalog:
         ]
         chosen = entries[:size]
         following = str(chosen[-1][0]) if len(entries) > size else None
+        if following is None and kind == "resources" and self.listing is not None:
+            following = LISTING
         return [item for _, item in chosen], following

@@ -27,13 +27,10 @@ class ServerConnection:
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Bytes arrived, cut anywhere."""
-        receive_message = self._session.receive_message
-        for line in self._framer.receive(data):
-            # The common line without another call (benchmarks/core.py).
-            if type(line) is bytes:
-                receive_message(line, now)
-            else:
-                self._receive(line, now)
+        lines, session, at = self._framer.receive(data), self._session, 0
+        while (at := session.receive_calls(lines, at, now)) < len(lines):
+            self._receive(lines[at], now)
+            at += 1
 
     def receive_eof(self, now: float) -> None:
         """The peer has closed its end; a last line without a newline still counts."""

@@ -46,6 +46,7 @@ from kvmcp.core.plan import (
     Plan,
     Start,
     ToolError,
+    WatchUntil,
     error_result,
 )
 from kvmcp.core.service import Dialect
@@ -74,7 +75,7 @@ class Phase(Enum):
 
 
 # For the hot path: CPython 3.11 takes 50 ns to look a member up in its class (benchmarks/core.py).
-_WAITING_FOR_BACKEND: Final = Phase.WAITING_FOR_BACKEND
+WAITING_FOR_BACKEND: Final = Phase.WAITING_FOR_BACKEND
 _SETTLED: Final = Phase.SETTLED
 
 
@@ -108,6 +109,8 @@ class Exchange(Struct):
     """Of its job or of its wait for the client; 0 while there is neither."""
     job: bool = False
     """Whether a job runs for it, also while that waits for the client."""
+    only_looks: bool = False
+    """Whether that job cannot have changed anything."""
     questions: Questions | None = None
     """What the client is asked; None for the many that ask nothing."""
     progress: float = float("-inf")
@@ -119,10 +122,15 @@ class Exchange(Struct):
         return self.phase is Phase.SETTLED
 
 
-class _Batch(Struct):
+class Batch(Struct):
+    """Exchanges whose operations go to the backend together; each has `counts` of them, in order."""
+
     exchanges: list[Exchange]
     counts: list[int]
-    size: int
+    ops: list[object]
+    """Empty again once they were taken."""
+    size: int = 0
+    """How many were taken."""
 
 
 class Asking(Protocol):
@@ -149,13 +157,14 @@ class Exchanges:
         self.asking: Asking
         self.start_task: Callable[[Exchange, object], None]
         """What becomes of a job that is to run as a task (`Exchange.as_task`)."""
+        self.held_is_ready: Callable[[Exchange], None]
+        """What becomes of a request that is held, once its job has ended."""
         self.commands: list[Command] = []
         self.deadlines: Deadlines[Ticket] = Deadlines()
         self.now = 0.0
-        self._ops: list[object] = []
-        self._waiting: list[Exchange] = []
-        self._counts: list[int] = []
-        self._batches: dict[Ticket, _Batch] = {}
+        self.due = Batch([], [], [])
+        """What the next `RunBatch` is made of."""
+        self._batches: dict[Ticket, Batch] = {}
         self._slow: dict[Ticket, Exchange] = {}
         self._first_ticket = self._tickets = first_ticket
         self._calls_out = 0
@@ -165,14 +174,20 @@ class Exchanges:
 
     # --- beginning and going on ---
 
-    def hold(self, exchange: Exchange) -> bool:
-        """Keep a request open that ends from outside (a listen); False where it was refused."""
+    def hold(self, exchange: Exchange, job: object | None = None) -> bool:
+        """Keep a request open that ends from outside (a listen); False where it was refused.
+
+        With a job `held_is_ready` is called when that has ended, however.
+        """
         if not self._has_room(exchange):
             return False
         exchange.phase = Phase.HELD
         exchange.ticket = self.mint()
         self._slow[exchange.ticket] = exchange
         self.open[exchange.id] = exchange
+        if job is not None:
+            exchange.job = True
+            self.commands.append(StartWork(exchange.ticket, job))
         return True
 
     def begin(self, exchange: Exchange, handler: Callable[..., Plan], *arguments: object) -> None:
@@ -180,14 +195,21 @@ class Exchanges:
         self._run(exchange, handler, arguments)
 
     def _run(self, exchange: Exchange, handler: Callable[..., Plan], arguments: tuple[object, ...]) -> None:
-        """Run a handler and carry out its plan: the one boundary where its exception becomes an answer."""
+        """Run a handler and carry out its plan."""
         try:
             plan = handler(*arguments)
         except Exception as error:  # noqa: BLE001  # whatever a handler raises becomes an answer and a report
-            self.commands.append(Report(exchange.method, error))
-            plan = Fail(INTERNAL)
+            plan = self.failed(exchange, error)
+        self.carry_out(exchange, plan)
+
+    def failed(self, exchange: Exchange, error: Exception) -> Fail:
+        """What a handler has planned that raised: a report for us, an internal error for the peer."""
+        self.commands.append(Report(exchange.method, error))
+        return Fail(INTERNAL)
+
+    def carry_out(self, exchange: Exchange, plan: Plan) -> None:
         if isinstance(plan, AskBackend):
-            self._ask_backend(exchange, plan)
+            self.ask_backend(exchange, plan)
         elif isinstance(plan, Answer):
             self.answer(exchange, plan.result)
         elif isinstance(plan, Fail):
@@ -213,14 +235,17 @@ class Exchanges:
         assert then is not None, "an exchange that waits for the client has a continuation"
         self._run(exchange, then.resume, (questions.answers, exchange.context))
 
-    def _ask_backend(self, exchange: Exchange, plan: AskBackend) -> None:
-        exchange.phase = _WAITING_FOR_BACKEND
+    def ask_backend(self, exchange: Exchange, plan: AskBackend) -> None:
+        """Let an exchange wait for the batch that is due next."""
+        ops, due = plan.ops, self.due
+        exchange.phase = WAITING_FOR_BACKEND
         exchange.backend_then = plan.then
-        exchange.writes = exchange.writes or plan.writes
+        if plan.writes:
+            exchange.writes = True
         self.open[exchange.id] = exchange
-        self._ops += plan.ops
-        self._waiting.append(exchange)
-        self._counts.append(len(plan.ops))
+        due.exchanges.append(exchange)
+        due.counts.append(len(ops))
+        due.ops += ops
 
     def _ask_client(self, exchange: Exchange, plan: AskClient) -> None:
         if not self._has_room(exchange):
@@ -240,6 +265,7 @@ class Exchanges:
             return
         exchange.phase = Phase.WORKING
         exchange.job = True
+        exchange.only_looks = isinstance(plan.job, WatchUntil) and not plan.job.writes
         self.open[exchange.id] = exchange
         self._wait_slowly(exchange, self._limits.work_timeout)
         self.commands.append(StartWork(exchange.ticket, plan.job))
@@ -268,29 +294,35 @@ class Exchanges:
             self._resume_replied()
         commands = self.commands
         self.commands = []
-        if self._waiting:
+        if self.due.exchanges:
             commands.append(self._take_batch())
         return commands
 
     @property
     def wants_turn(self) -> bool:
         """Whether there are commands to take, or replies that wait for what was rendered to leave."""
-        return bool(self.commands or self._waiting or self._replied)
+        return bool(self.commands or self.due.exchanges or self._replied)
 
     def _take_batch(self) -> RunBatch:
-        ticket, ops, limit = self.mint(), self._ops, self._limits.batch_calls
-        waiting, counts = self._waiting, self._counts
-        size = len(ops) if len(waiting) <= limit else sum(counts[:limit])
-        self._batches[ticket] = _Batch(waiting[:limit], counts[:limit], size)
-        self._calls_out += len(waiting[:limit])
+        ticket, limit = self.mint(), self._limits.batch_calls
+        batch = self.due
+        if len(batch.exchanges) > limit:
+            size = sum(batch.counts[:limit])
+            self.due = Batch(batch.exchanges[limit:], batch.counts[limit:], batch.ops[size:])
+            batch = Batch(batch.exchanges[:limit], batch.counts[:limit], batch.ops[:size])
+        else:
+            self.due = Batch([], [], [])
+        ops, batch.ops = batch.ops, []
+        batch.size = len(ops)
+        self._batches[ticket] = batch
+        self._calls_out += len(batch.exchanges)
         self.deadlines.set(ticket, self.now + self._limits.backend_timeout)
-        self._ops, self._waiting, self._counts = ops[size:], waiting[limit:], counts[limit:]
-        return RunBatch(ticket, ops[:size])
+        return RunBatch(ticket, ops)
 
     @property
     def calls_out(self) -> int:
         """Requests whose operations the backend has, or is about to get."""
-        return self._calls_out + len(self._waiting) + len(self._replied)
+        return self._calls_out + len(self.due.exchanges) + len(self._replied)
 
     def complete(self, ticket: Ticket, outcome: object) -> None:
         """Raises LocalProtocolError for a ticket that was never given, or an outcome that does not fit it."""
@@ -307,14 +339,16 @@ class Exchanges:
             return  # Stopped: cancelled, too late, or the session is over.
         exchange.job = False
         self._drop_work(exchange)
-        if isinstance(outcome, WorkDone):
+        if exchange.phase is Phase.HELD:
+            self.held_is_ready(exchange)
+        elif isinstance(outcome, WorkDone):
             self.answer(exchange, outcome.result)
         elif isinstance(outcome.error, ToolError):
             self.fail(exchange, outcome.error)
         else:
             self.refuse(exchange, outcome.error)
 
-    def _complete_batch(self, ticket: Ticket, batch: _Batch, outcome: object) -> None:
+    def _complete_batch(self, ticket: Ticket, batch: Batch, outcome: object) -> None:
         if isinstance(outcome, BatchFailed):
             self._close_batch(ticket, batch)
             self._give_up_batch(batch, "the store failed")
@@ -322,32 +356,54 @@ class Exchanges:
         if not isinstance(outcome, Sequence) or len(cast(Sequence[object], outcome)) != batch.size:
             raise LocalProtocolError(f"batch {ticket} needs a sequence of {batch.size} replies")
         self._close_batch(ticket, batch)
-        replies = iter(cast(Sequence[object], outcome))
+        self._resume_batch(batch, cast(Sequence[object], outcome))
+
+    def _resume_batch(self, batch: Batch, outcome: Sequence[object]) -> None:
+        """Give each exchange its own replies, as far as there is room to render what it answers."""
+        replied, limit = self._replied, self._limits.output_bytes
+        replies = iter(outcome)
         for exchange, count in zip(batch.exchanges, batch.counts, strict=True):
             own = (next(replies),) if count == 1 else tuple(islice(replies, count))
-            if self._replied or self.rendered >= self._limits.output_bytes:
-                self._replied.append((exchange, own))
-            else:
+            if replied or self.rendered >= limit:
+                replied.append((exchange, own))
+            elif exchange.phase is not _SETTLED:
                 self._resume_backend(exchange, own)
 
     def _resume_replied(self) -> None:
         """Render replies that had to wait, as far as there is room."""
         while self._replied and self.rendered < self._limits.output_bytes:
-            self._resume_backend(*self._replied.popleft())
+            exchange, replies = self._replied.popleft()
+            if exchange.phase is not _SETTLED:
+                self._resume_backend(exchange, replies)
 
     def _resume_backend(self, exchange: Exchange, replies: tuple[object, ...]) -> None:
-        if exchange.phase is _SETTLED:
-            return
         then = exchange.backend_then
         assert then is not None, "an exchange that waits for the backend has a continuation"
-        self._run(exchange, then.resume, (replies, exchange.context))
+        try:
+            plan = then.resume(replies, exchange.context)
+        except Exception as error:  # noqa: BLE001  # as in _run
+            plan = self.failed(exchange, error)
+        if type(plan) is not Answer or exchange.notes or exchange.ticket:
+            self.carry_out(exchange, plan)
+            return
+        # The common end, as `answer` and `settle` do it, without their calls (benchmarks/core.py).
+        try:
+            message = exchange.dialect.render(exchange.id, plan.result)
+        except Exception as error:  # noqa: BLE001  # as in answer
+            self.blame(exchange, error)
+            return
+        exchange.phase = _SETTLED
+        del self.open[exchange.id]
+        self._out.append(message)
+        if len(message) > _LARGE:
+            self.rendered += len(message)
 
-    def _close_batch(self, ticket: Ticket, batch: _Batch) -> None:
+    def _close_batch(self, ticket: Ticket, batch: Batch) -> None:
         del self._batches[ticket]
         self.deadlines.clear(ticket)
         self._calls_out -= len(batch.exchanges)
 
-    def _give_up_batch(self, batch: _Batch, reason: str) -> None:
+    def _give_up_batch(self, batch: Batch, reason: str) -> None:
         for exchange in batch.exchanges:
             if not exchange.settled:
                 self.give_up(exchange, reason)
@@ -436,7 +492,7 @@ class Exchanges:
 
     def give_up(self, exchange: Exchange, reason: str) -> None:
         """Settle without an outcome: honest about a change that may have happened."""
-        if exchange.job or exchange.writes:
+        if exchange.writes or (exchange.job and not exchange.only_looks):
             text = f"{reason}; the change may have happened: look before you try again"
             problem = ToolError(UNKNOWN_OUTCOME, text)
         else:

@@ -64,7 +64,7 @@ class Malformed(Struct, frozen=True, gc=False):
 Message: TypeAlias = Request | Notification | Response | ErrorResponse | Batch | Malformed
 
 
-class _Envelope(Struct, gc=False):
+class Envelope(Struct, gc=False):
     jsonrpc: Literal["2.0"]
     id: Raw = Raw()
     method: str = ""
@@ -84,7 +84,7 @@ class _Members(Struct, gc=False):
     error: Raw = Raw()
 
 
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_members = msgspec.json.Decoder(_Members).decode
 _check_json = msgspec.json.Decoder(Raw).decode
 _decode_array = msgspec.json.Decoder(tuple[Raw, ...]).decode
@@ -93,7 +93,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 _NO_PARAMS: Final = Raw(b"{}")
-_REQUEST_BYTES: Final = len('{"jsonrpc":"2.0","id":,"method":"","params":}')
+REQUEST_BYTES: Final = len('{"jsonrpc":"2.0","id":,"method":"","params":}')
 """Length of a request written compactly, without its four values. A message of exactly its values' length more
 has no other member, and no member twice."""
 
@@ -115,16 +115,16 @@ _EDGE: Final = 2048
 def decode(line: bytes, limits: Limits) -> Message:
     """The message that `line` (one whole message, UTF-8) is."""
     try:
-        envelope = _decode_envelope(line)
+        envelope = decode_envelope(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _explain(line, limits)
     id, method, params = envelope.id, envelope.method, envelope.params
-    # The common case first: a compact request. Its length proves that nothing else is in it (see _REQUEST_BYTES).
+    # The common case first: a compact request. Its length proves that nothing else is in it (see REQUEST_BYTES).
     # Without a method, or with an empty one, it would prove nothing.
     if not (method and params and id):
         return _decode_other(line, envelope, limits)
     length = len(line)
-    if length != _REQUEST_BYTES + len(id) + len(method) + len(params):
+    if length != REQUEST_BYTES + len(id) + len(method) + len(params):
         return _decode_other(line, envelope, limits)
     if not line.isascii() and not _is_utf8(line):
         return _explain(line, limits)
@@ -184,7 +184,7 @@ def read_id(raw: Raw, limits: Limits) -> Id | None:
 # --- the slow paths ---
 
 
-def _decode_other(line: bytes, envelope: _Envelope, limits: Limits) -> Message:
+def _decode_other(line: bytes, envelope: Envelope, limits: Limits) -> Message:
     """A message that is no compact request: checked member by member."""
     fault = _text_fault(line, envelope, limits)
     if fault is not None:
@@ -211,12 +211,12 @@ def _decode_other(line: bytes, envelope: _Envelope, limits: Limits) -> Message:
     return Response(id, envelope.result)
 
 
-def _is_null_error(envelope: _Envelope) -> bool:
+def _is_null_error(envelope: Envelope) -> bool:
     """`"id":null` on an error: what plain JSON-RPC asks for and some SDKs send; read as no id."""
     return bytes(envelope.id) == b"null" and len(envelope.error) > 0 and not envelope.method
 
 
-def _error_response(id: Id | None, envelope: _Envelope) -> ErrorResponse | Malformed:
+def _error_response(id: Id | None, envelope: Envelope) -> ErrorResponse | Malformed:
     try:
         return ErrorResponse(id, _decode_error(envelope.error))
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -224,7 +224,7 @@ def _error_response(id: Id | None, envelope: _Envelope) -> ErrorResponse | Malfo
         return Malformed(RpcError(INVALID_REQUEST, problem), id, is_answer=True)
 
 
-def _text_fault(line: bytes, envelope: _Envelope, limits: Limits) -> Malformed | None:
+def _text_fault(line: bytes, envelope: Envelope, limits: Limits) -> Malformed | None:
     """What makes well-formed JSON unacceptable: encoding, depth, a member that stands twice."""
     if not line.isascii() and not _is_utf8(line):
         return _malformed(RpcError(PARSE_ERROR, "a message must be UTF-8"), line, limits)
@@ -239,7 +239,7 @@ def _text_fault(line: bytes, envelope: _Envelope, limits: Limits) -> Malformed |
     return None
 
 
-def _frame(line: bytes, envelope: _Envelope) -> bytes:
+def _frame(line: bytes, envelope: Envelope) -> bytes:
     """The message without its large parts: what is left is read token by token."""
     for part in (envelope.params, envelope.result, envelope.error):
         text = bytes(part)
@@ -310,7 +310,7 @@ def _has_duplicates(frame: bytes) -> bool:
     if b"\\u" not in frame and all(frame.count(name) <= 1 for name in _NAMES):
         return False
     names = [_decode_text(name) for name in _top_level_names(frame)]
-    return any(names.count(known) > 1 for known in _Envelope.__struct_fields__)
+    return any(names.count(known) > 1 for known in Envelope.__struct_fields__)
 
 
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}:]', re.DOTALL)

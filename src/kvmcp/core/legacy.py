@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from kvmcp.core import jsonrpc, projection
-from kvmcp.core.catalog import Catalog, Item, ListKind
+from kvmcp.core.catalog import Catalog, Listed, ListKind
 from kvmcp.core.errors import INVALID_PARAMS, RpcError
 from kvmcp.core.jsonrpc import Id
 from kvmcp.core.plan import ToolError, error_result
@@ -17,6 +17,7 @@ from kvmcp.core.subscriptions import Event, ListChanged
 from kvmcp.core.versions import LegacyVersion
 from kvmcp.core.wire.common import (
     ClientRequest,
+    Done,
     Implementation,
     LogLevel,
     Result,
@@ -24,6 +25,14 @@ from kvmcp.core.wire.common import (
 )
 
 _encode = msgspec.json.Encoder().encode
+_join = b"".join
+
+_HEAD: Final = b'{"jsonrpc":"2.0","id":'
+_TEXT: Final = b',"result":{"content":[{"type":"text","text":'
+_DATA: Final = b'}],"structuredContent":'
+_END: Final = b"}}"
+_NO_DATA: Final = b"}]}}"
+"""A tool's result that is data only, between these: id, the data as a JSON string, the data."""
 
 _STRUCTURED: Final = "2025-06-18"
 _ARGUMENT_ERRORS: Final = "2025-11-25"
@@ -62,11 +71,29 @@ class LegacyDialect:
         )
 
     def render(self, id: Id, result: Result) -> bytes:
-        if isinstance(result, ToolResult):
+        if not isinstance(result, ToolResult):
+            if isinstance(result, Done):
+                return jsonrpc.response(id, b"{}")
+            return jsonrpc.response(id, projection.result_body(result, self.version))
+        structured = result.structured
+        # The hot path: data only. Joined by hand, because the data are JSON already (see benchmarks/core.py).
+        if (
+            structured is None
+            or result.content
+            or result.notes
+            or result.is_error
+            or result.meta is not UNSET
+        ):
             return self._tool_result(id, result)
-        return jsonrpc.response(id, projection.result_body(result, self.version))
+        text = _encode(structured.decode())
+        if self._structured and structured[:1] == b"{":
+            return _join((_HEAD, id, _TEXT, text, _DATA, structured, _END))
+        return _join((_HEAD, id, _TEXT, text, _NO_DATA))
 
-    def list_result(self, kind: ListKind, items: list[Item], next_cursor: str | None) -> bytes:
+    def list_result(
+        self, kind: ListKind, items: list[Listed], next_cursor: str | None, *, public: bool = True
+    ) -> bytes:
+        """`public` is for the era that says how a result may be kept."""
         listed = projection.definitions(items, self.version)
         cursor = b"" if next_cursor is None else b',"nextCursor":%b' % _encode(next_cursor)
         return b"{%b:%b%b}" % (projection.LIST_MEMBER[kind], listed, cursor)
@@ -74,14 +101,8 @@ class LegacyDialect:
     def _tool_result(self, id: Id, result: ToolResult) -> bytes:
         structured = result.structured
         data = b""
-        if structured is not None and self._structured and structured.startswith(b"{"):
+        if structured is not None and self._structured and structured[:1] == b"{":
             data = b',"structuredContent":%b' % structured
-        plain = not (result.content or result.notes or result.is_error) and result.meta is UNSET
-        # The hot path: data only. Joined by hand, because the data are JSON already (see benchmarks/core.py).
-        if plain and structured is not None:
-            return b'{"jsonrpc":"2.0","id":%b,"result":{"content":[{"type":"text","text":%b}]%b}}' % (
-                id, _encode(structured.decode()), data,
-            )  # fmt: skip
         blocks = _encode(projection.result_content(result, self.version))
         error = b',"isError":true' if result.is_error else b""
         meta = b"" if isinstance(result.meta, UnsetType) else b',"_meta":%b' % bytes(result.meta)

@@ -25,6 +25,9 @@ class Limits(Struct, frozen=True):
     """Requests that wait for the client, for a coroutine or for changes. Above it new ones are refused."""
     subscribed_resources: int = 1024
     """Resource URIs that one connection watches, over all its subscriptions."""
+    watched_uris: int = 131_072
+    """Resource URIs that all connections of one process watch together, each counted once. A store holds about 1 KiB
+    for each, and Redis forgets the oldest of a million keys that it tracks."""
     backend_timeout: float = 30.0
     """The longest wait for a batch; a backend has its own, shorter deadlines, so this one catches bugs."""
     work_timeout: float = 300.0

@@ -18,7 +18,7 @@ from kvmcp.core.exchange import Exchange, Exchanges
 from kvmcp.core.jsonrpc import Id, Request
 from kvmcp.core.legacy import LegacyDialect
 from kvmcp.core.modern import ModernDialect
-from kvmcp.core.plan import Answer, Context, Plan, ToolError, resource_not_found
+from kvmcp.core.plan import Answer, Context, Plan, Start, ToolError, resource_not_found
 from kvmcp.core.service import Dialect, Service
 from kvmcp.core.subscriptions import Subscription
 from kvmcp.core.task_states import Task
@@ -68,7 +68,7 @@ class Conversation(Protocol):
     def open_legacy(self, id: Id, params: InitializeParams) -> None: ...
     def set_log_level(self, level: LogLevel) -> None: ...
     def has_room_for(self, uris: int) -> bool: ...
-    def open_listen(self, exchange: Exchange, subscription: Subscription) -> bool: ...
+    def open_listen(self, exchange: Exchange, subscription: Subscription) -> None: ...
 
 
 Handle: TypeAlias = Callable[[Conversation, Request, Any, Admitted], None]
@@ -84,6 +84,8 @@ class Method(Struct, frozen=True):
     legacy: bool
     modern: bool
     feature: Feature | None
+    for_caller: bool
+    """Whether the answer depends on who asks, or on whose behalf."""
 
     def offered(self, catalog: Catalog, dialect: Dialect) -> bool:
         """Whether the method exists in the era and the server declared its feature."""
@@ -127,6 +129,18 @@ def _list(kind: ListKind) -> Handle:
             session.send(jsonrpc.response(request.id, result))
 
     return handle
+
+
+def list_resources(session: Conversation, request: Request, params: ListParams, admitted: Admitted) -> None:
+    """Those of the catalog, then, page by page as the store gives them, those of its listing."""
+    service, context = session.service, admitted.context
+    listing = service.catalog.listing
+    inner = service.catalog.listing_cursor(None if params.cursor is UNSET else params.cursor)
+    if listing is None or inner is None:
+        _list_static_resources(session, request, params, admitted)
+        return
+    exchange = _exchange(request, admitted, ())
+    session.exchanges.begin(exchange, listing.page, inner, service.limits.list_page, context)
 
 
 # --- tools, resources, prompts: what may plan ---
@@ -190,7 +204,7 @@ def read_resource(session: Conversation, request: Request, params: ReadParams, a
         if not _is_resumed(session, exchange, params):
             session.exchanges.begin(exchange, resource.read, uri, context)
         return
-    matched = catalog.match(uri)
+    matched = catalog.serving(uri, context)
     if matched is None:
         session.refuse(request.id, resource_not_found(uri).error)
         return
@@ -278,13 +292,23 @@ def _no_suggestions(name: str, value: str, chosen: Mapping[str, str], context: C
 
 
 def subscribe(session: Conversation, request: Request, params: SubscribeParams, admitted: Admitted) -> None:
-    if not _is_servable(session.service.catalog, params.uri):
-        session.refuse(request.id, resource_not_found(params.uri).error)
-    elif params.uri not in session.changes.uris and not session.has_room_for(1):
+    """Answered once changes are noticed: what happens after the answer is told."""
+    catalog, uri, context = session.service.catalog, params.uri, admitted.context
+    is_new = uri not in session.changes.uris
+    if not catalog.can_watch(uri, context):
+        session.refuse(request.id, _cannot_watch(catalog, uri, context))
+    elif is_new and not session.has_room_for(1):
         session.refuse(request.id, _too_many(session))
     else:
-        session.changes.uris.add(params.uri)
-        session.send(jsonrpc.response(request.id, b"{}"))
+        session.changes.watch(uri)
+        job = session.service.watched.job((uri,))
+        if job is None:
+            session.send(jsonrpc.response(request.id, b"{}"))
+            return
+        exchange = _exchange(request, admitted, ())
+        session.exchanges.begin(exchange, Start, job)
+        if exchange.settled and is_new:  # There was no room for one more request that waits.
+            session.changes.forget(uri)
 
 
 def unsubscribe(session: Conversation, request: Request, params: SubscribeParams, admitted: Admitted) -> None:
@@ -294,7 +318,10 @@ def unsubscribe(session: Conversation, request: Request, params: SubscribeParams
 
 def listen(session: Conversation, request: Request, params: ListenParams, admitted: Admitted) -> None:
     catalog, wanted = session.service.catalog, params.notifications
-    uris = tuple(uri for uri in dict.fromkeys(wanted.resource_subscriptions) if _is_servable(catalog, uri))
+    context = admitted.context
+    uris = tuple(
+        uri for uri in dict.fromkeys(wanted.resource_subscriptions) if catalog.can_watch(uri, context)
+    )
     granted = ListenFilter(
         tools_list_changed=wanted.tools_list_changed and catalog.offers("tools"),
         prompts_list_changed=wanted.prompts_list_changed and catalog.offers("prompts"),
@@ -310,8 +337,8 @@ def listen(session: Conversation, request: Request, params: ListenParams, admitt
         session.refuse(request.id, RpcError(METHOD_NOT_FOUND, "nothing here can be subscribed to"))
     elif not session.has_room_for(len(uris)):
         session.refuse(request.id, _too_many(session))
-    elif session.open_listen(exchange, Subscription.of(granted)):
-        session.send(session.service.modern.acknowledged(request.id, granted))
+    else:
+        session.open_listen(exchange, Subscription.of(granted, session.service.watched))
 
 
 def _known_tasks(session: Conversation, ids: tuple[str, ...], context: Context) -> tuple[str, ...]:
@@ -323,13 +350,18 @@ def _known_tasks(session: Conversation, ids: tuple[str, ...], context: Context) 
 _SUBSCRIBABLE: Final[tuple[Feature, ...]] = ("tools", "resources", "prompts", "tasks")
 
 
-def _is_servable(catalog: Catalog, uri: str) -> bool:
-    return catalog.resource(uri) is not None or catalog.match(uri) is not None
+def _cannot_watch(catalog: Catalog, uri: str, context: Context) -> RpcError:
+    if catalog.serving(uri, context) is None:
+        return resource_not_found(uri).error
+    return RpcError(INVALID_PARAMS, "this resource cannot be subscribed to: nothing tells when it changes")
 
 
 def _too_many(session: Conversation) -> RpcError:
-    limit = session.service.limits.subscribed_resources
-    return RpcError(INVALID_REQUEST, f"{limit} resources are watched at most on one connection")
+    limits = session.service.limits
+    one, all = limits.subscribed_resources, limits.watched_uris
+    return RpcError(
+        INVALID_REQUEST, f"{one} resources are watched at most on one connection, {all} on all together"
+    )
 
 
 # --- tasks ---
@@ -375,25 +407,29 @@ def _row(
     legacy: bool = True,
     modern: bool = True,
     feature: Feature | None = None,
+    for_caller: bool = True,
 ) -> Method:
-    return Method(params, handle, msgspec.json.Decoder(params).decode, legacy, modern, feature)
+    return Method(params, handle, msgspec.json.Decoder(params).decode, legacy, modern, feature, for_caller)
+
+
+_list_static_resources = _list("resources")
 
 
 METHODS: Final[Mapping[str, Method]] = {
     "tools/call": _row(CallParams, call_tool, feature="tools"),
-    "tools/list": _row(ListParams, _list("tools"), feature="tools"),
-    "resources/list": _row(ListParams, _list("resources"), feature="resources"),
-    "resources/templates/list": _row(ListParams, _list("templates"), feature="resources"),
+    "tools/list": _row(ListParams, _list("tools"), feature="tools", for_caller=False),
+    "resources/list": _row(ListParams, list_resources, feature="resources"),
+    "resources/templates/list": _row(ListParams, _list("templates"), feature="resources", for_caller=False),
     "resources/read": _row(ReadParams, read_resource, feature="resources"),
-    "prompts/list": _row(ListParams, _list("prompts"), feature="prompts"),
+    "prompts/list": _row(ListParams, _list("prompts"), feature="prompts", for_caller=False),
     "prompts/get": _row(GetPromptParams, get_prompt, feature="prompts"),
     "completion/complete": _row(CompleteParams, complete, feature="completions"),
-    "initialize": _row(InitializeParams, initialize, modern=False),
-    "ping": _row(Params, ping, modern=False),
-    "logging/setLevel": _row(SetLevelParams, set_level, modern=False),
+    "initialize": _row(InitializeParams, initialize, modern=False, for_caller=False),
+    "ping": _row(Params, ping, modern=False, for_caller=False),
+    "logging/setLevel": _row(SetLevelParams, set_level, modern=False, for_caller=False),
     "resources/subscribe": _row(SubscribeParams, subscribe, modern=False, feature="resources"),
     "resources/unsubscribe": _row(SubscribeParams, unsubscribe, modern=False, feature="resources"),
-    "server/discover": _row(Params, discover, legacy=False),
+    "server/discover": _row(Params, discover, legacy=False, for_caller=False),
     "tasks/get": _row(TaskParams, get_task, legacy=False, feature="tasks"),
     "tasks/update": _row(UpdateTaskParams, update_task, legacy=False, feature="tasks"),
     "tasks/cancel": _row(TaskParams, cancel_task, legacy=False, feature="tasks"),

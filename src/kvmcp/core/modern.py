@@ -10,18 +10,19 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from kvmcp.core import jsonrpc, projection
-from kvmcp.core.catalog import Catalog, Item, ListKind
+from kvmcp.core.catalog import Catalog, Listed, ListKind
 from kvmcp.core.errors import INVALID_PARAMS, RESOURCE_NOT_FOUND, UNSUPPORTED_VERSION, RpcError
 from kvmcp.core.jsonrpc import Id
 from kvmcp.core.plan import Caller, Context, ToolError, error_result
+from kvmcp.core.projection import Plain
 from kvmcp.core.subscriptions import Event, ListChanged
 from kvmcp.core.versions import LATEST_MODERN, MODERN
 from kvmcp.core.wire.common import (
     ClientRequest,
-    CompletionResult,
+    Done,
     Implementation,
-    PromptResult,
     ReadResult,
+    ResourcePage,
     Result,
     ToolResult,
 )
@@ -34,6 +35,7 @@ from kvmcp.core.wire.params import (
 )
 
 _encode = msgspec.json.Encoder().encode
+_join = b"".join
 _decode_mark = msgspec.json.Decoder(EnvelopeMark).decode
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 
@@ -88,11 +90,10 @@ def unsupported_version(requested: str) -> RpcError:
     return RpcError(UNSUPPORTED_VERSION, "protocol version not served here", data)
 
 
-_PLAIN_RESULT: Final = (
-    b'{"jsonrpc":"2.0","id":%b,"result":{"resultType":"complete",'
-    b'"content":[{"type":"text","text":%b}],"structuredContent":%b,%b}}'
-)
-"""A tool's result that is data only: id, the data as a JSON string, the data, the server's `_meta`."""
+_HEAD: Final = b'{"jsonrpc":"2.0","id":'
+_TEXT: Final = b',"result":{"resultType":"complete","content":[{"type":"text","text":'
+_DATA: Final = b'}],"structuredContent":'
+"""A tool's result that is data only, between these: id, the data as a JSON string, the data, the server's `_meta`."""
 
 
 class _Cached(Struct, rename="camel"):
@@ -113,6 +114,7 @@ class ModernDialect:
 
     def __init__(self, info: Implementation) -> None:
         self._meta = b'"_meta":{"%b":%b}' % (SERVER_INFO.encode(), _encode(info))
+        self._end = b",%b}}" % self._meta
 
     # --- results ---
 
@@ -126,15 +128,27 @@ class ModernDialect:
         return self._complete(_encode(members), LIST_TTL_MS, public=True)
 
     def render(self, id: Id, result: Result) -> bytes:
-        if isinstance(result, ToolResult):
+        if not isinstance(result, ToolResult):
+            return self.done(id) if isinstance(result, Done) else jsonrpc.response(id, self._result(result))
+        structured = result.structured
+        # The hot path: data only. Joined by hand, because the data are JSON already (see benchmarks/core.py).
+        if (
+            structured is None
+            or result.content
+            or result.notes
+            or result.is_error
+            or result.meta is not UNSET
+        ):
             return self._tool_result(id, result)
-        return jsonrpc.response(id, self._result(result))
+        return _join((_HEAD, id, _TEXT, _encode(structured.decode()), _DATA, structured, self._end))
 
-    def list_result(self, kind: ListKind, items: list[Item], next_cursor: str | None) -> bytes:
+    def list_result(
+        self, kind: ListKind, items: list[Listed], next_cursor: str | None, *, public: bool = True
+    ) -> bytes:
         listed = projection.definitions(items, self.version)
         cursor = b"" if next_cursor is None else b',"nextCursor":%b' % _encode(next_cursor)
         body = b"{%b:%b%b}" % (projection.LIST_MEMBER[kind], listed, cursor)
-        return self._complete(body, LIST_TTL_MS, public=True)
+        return self._complete(body, LIST_TTL_MS, public)
 
     def input_required(self, id: Id, requests: Mapping[str, ClientRequest], state: str) -> bytes:
         asked = {key: asked_of_client(request) for key, request in requests.items()}
@@ -143,10 +157,6 @@ class ModernDialect:
 
     def _tool_result(self, id: Id, result: ToolResult) -> bytes:
         structured = result.structured
-        plain = not (result.content or result.notes or result.is_error) and result.meta is UNSET
-        # The hot path: data only. Joined by hand, because the data are JSON already (see benchmarks/core.py).
-        if plain and structured is not None:
-            return _PLAIN_RESULT % (id, _encode(structured.decode()), structured, self._meta)
         blocks = _encode(projection.result_content(result, self.version))
         meta = self._meta if isinstance(result.meta, UnsetType) else self._merged(result.meta)
         data = b"" if structured is None else b'"structuredContent":%b,' % structured
@@ -160,11 +170,15 @@ class ModernDialect:
         own = bytes(meta)[1:-1].strip()
         return self._meta[:-1] + b"," + own + b"}" if own else self._meta
 
-    def _result(self, result: ReadResult | PromptResult | CompletionResult) -> bytes:
+    def _result(self, result: Plain) -> bytes:
         body = projection.result_body(result, self.version)
-        if isinstance(result, ReadResult):
-            return self._complete(body, result.ttl_ms, result.public)
-        return self._complete(body)
+        match result:
+            case ReadResult():
+                return self._complete(body, result.ttl_ms, result.public)
+            case ResourcePage():
+                return self._complete(body, result.ttl_ms)
+            case _:
+                return self._complete(body)
 
     def _complete(self, body: bytes, ttl_ms: int | None = None, public: bool = False) -> bytes:
         """`body`, a JSON object that is not empty, with what every modern result says besides."""

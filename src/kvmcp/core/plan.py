@@ -2,13 +2,15 @@
 
     Plan = Answer | Fail | AskBackend | AskClient | Start
 
+`WatchUntil` is the one job that the engine describes itself; drivers know how to run it.
+
 `AskBackend` and `AskClient` carry a continuation: a frozen struct whose `resume` is called with what came back.
 It can be compared, printed and (for `AskClient`, which in the stateless era travels to the client and back)
 serialised.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -34,6 +36,11 @@ class Caller(Struct, frozen=True):
     """Who; empty where the transport itself is the identity, as on stdio."""
     namespace: str = "default"
     scopes: frozenset[str] = frozenset()
+
+    @property
+    def identity(self) -> str:
+        """Equal for two requests where one may go on with what the other began: same namespace, same principal."""
+        return f"{self.namespace}/{self.principal}"  # No namespace has a slash in it.
 
 
 class Context(Struct, frozen=True):
@@ -109,6 +116,40 @@ class Start(Struct, frozen=True):
 
 
 Plan: TypeAlias = Answer | Fail | AskBackend | AskClient | Start
+
+
+WATCH_PAUSE: Final = 10.0
+"""Seconds between looks, and between signs of life to the client: those who give up a silent call do so after 30
+to 60."""
+
+
+class WatchThen(Protocol):
+    """Continuation of `WatchUntil`: `replies` as for `BackendThen`.
+
+    None is "not yet". With `late`, when the time is up or the store tells no more, it has to answer.
+    """
+
+    def resume(self, replies: Any, context: Context, late: bool) -> Answer | None: ...
+
+
+class WatchUntil(Struct, frozen=True):
+    """A job for `Start`: run operations now and after every change, until `then` makes an answer of the replies.
+
+    The watch is open before the operations run for the first time, so that no change falls in between. Operations,
+    keys and channels are opaque to the engine, as in `AskBackend`.
+    """
+
+    context: Context
+    ops: tuple[object, ...]
+    then: WatchThen
+    timeout: float
+    """Seconds until the last look."""
+    keys: tuple[object, ...] = ()
+    channels: tuple[object, ...] = ()
+    writes: bool = False
+    """Whether an operation may change the store."""
+    pause: float = WATCH_PAUSE
+    """Seconds after which to look again although nothing was told: for what the store does not tell."""
 
 
 class ToolError(Struct, frozen=True):

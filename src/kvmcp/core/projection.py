@@ -4,12 +4,12 @@ The rules are data: `_SINCE` says for each type which member came with which rev
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from kvmcp.core.catalog import Catalog, Item, ListKind, Prompt, Resource, ResourceTemplate, Tool
+from kvmcp.core.catalog import LISTING, Catalog, Listed, ListKind, Prompt, Resource, ResourceTemplate, Tool
 from kvmcp.core.versions import MODERN
 from kvmcp.core.wire.common import (
     Annotations,
@@ -30,6 +30,7 @@ from kvmcp.core.wire.common import (
     ReadResult,
     ResourceContents,
     ResourceLink,
+    ResourcePage,
     Sample,
     SamplingCapability,
     TextContent,
@@ -96,12 +97,12 @@ def trim(value: StructT, version: str) -> StructT:
 # --- lists ---
 
 
-def definitions(items: Iterable[Item], version: str) -> bytes:
+def definitions(items: Iterable[Listed], version: str) -> bytes:
     """The JSON array that a list shows for `items`."""
     return _encode([definition(item, version) for item in items])
 
 
-def definition(item: Item, version: str) -> Struct:
+def definition(item: Listed, version: str) -> Struct:
     """One item as a list of revision `version` shows it."""
     match item:
         case Tool():
@@ -243,13 +244,44 @@ class _Messages(Struct, omit_defaults=True):
     description: str | UnsetType = UNSET
 
 
-def result_body(result: ReadResult | PromptResult | CompletionResult, version: str) -> bytes:
+Plain: TypeAlias = ReadResult | PromptResult | CompletionResult | ResourcePage
+"""Results that both eras write alike, but for what the modern one adds."""
+
+
+class _Resources(Struct, omit_defaults=True, rename="camel"):
+    resources: list[ResourceDefinition]
+    next_cursor: str | UnsetType = UNSET
+
+
+def _page(page: ResourcePage, version: str) -> _Resources:
+    cursor = UNSET if page.next_cursor is UNSET else LISTING + page.next_cursor
+    return _Resources([_link(link, version) for link in page.resources], cursor)
+
+
+def _link(link: ResourceLink, version: str) -> ResourceDefinition:
+    listed = ResourceDefinition(
+        uri=link.uri,
+        name=link.name,
+        title=link.title,
+        description=link.description,
+        mime_type=link.mime_type,
+        size=link.size,
+        annotations=_annotations(link.annotations, version),
+        icons=link.icons,
+        meta=link.meta,
+    )
+    return trim(listed, version)
+
+
+def result_body(result: Plain, version: str) -> bytes:
     """The JSON object of a result as the legacy revisions write it; the modern one adds members."""
     match result:
         case ReadResult():
             return _encode({"contents": resource_contents(result.contents, version)})
         case PromptResult():
             return _encode(_Messages(messages(result.messages, version), result.description))
+        case ResourcePage():
+            return _encode(_page(result, version))
         case _:
             return _encode({"completion": _completion(result)})
 

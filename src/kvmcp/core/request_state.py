@@ -1,7 +1,7 @@
 """`requestState`: what a stateless server must remember between two rounds, sealed and carried by the client.
 
 The client is not trusted with it ("treat requestState as attacker input"): it is bound by HMAC-SHA256 to the
-principal, the request (method and params) and an expiry. It is signed, not encrypted: the client can read it.
+caller (`Caller.identity`), the request (method and params) and an expiry. It is signed, not encrypted: the client can read it.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class State(Struct, frozen=True, omit_defaults=True):
 
 
 class _Sealed(Struct, frozen=True, array_like=True):
-    principal: str
+    caller: str
     digest: str
     expires: float
     nonce: str
@@ -64,12 +64,12 @@ class Sealer:
         self._key = key
         self._wall_offset = wall_offset
 
-    def seal(self, state: State, principal: str, request: str, expires: float, nonce: str) -> str:
+    def seal(self, state: State, caller: str, request: str, expires: float, nonce: str) -> str:
         """`request` is the request's `digest`, `expires` a moment of the driver's clock."""
-        return self.sign(_PREFIX, _encode(_Sealed(principal, request, self.wall(expires), nonce, state)))
+        return self.sign(_PREFIX, _encode(_Sealed(caller, request, self.wall(expires), nonce, state)))
 
-    def open(self, sealed: str, principal: str, request: str, now: float) -> State | None:
-        """The state, or None where it was not made by us, for this principal and request, or is too old."""
+    def open(self, sealed: str, caller: str, request: str, now: float) -> State | None:
+        """The state, or None where it was not made by us, for this caller and request, or is too old."""
         payload = self.verify(_PREFIX, sealed)
         if payload is None:
             return None
@@ -77,7 +77,7 @@ class Sealer:
             body = _decode_sealed(payload)
         except msgspec.DecodeError:
             return None
-        if body.principal != principal or body.digest != request:
+        if body.caller != caller or body.digest != request:
             return None
         return body.state if self.wall(now) < body.expires else None
 

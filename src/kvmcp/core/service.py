@@ -3,17 +3,23 @@
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from kvmcp.core.catalog import Catalog, ListKind
+from kvmcp.core.errors import RpcError
 from kvmcp.core.legacy import LegacyDialect
 from kvmcp.core.limits import Limits
 from kvmcp.core.modern import ModernDialect
+from kvmcp.core.plan import Caller
 from kvmcp.core.request_state import Sealer
+from kvmcp.core.subscriptions import Watched
 from kvmcp.core.versions import LEGACY, LegacyVersion
 from kvmcp.core.wire.common import Implementation
 
 Dialect: TypeAlias = LegacyDialect | ModernDialect
+
+CallerOf: TypeAlias = Callable[[Caller, Raw], Caller | RpcError]
+"""`(caller as the edge found it, the request's _meta, perhaps empty) -> caller`, or why it is refused. Pure."""
 
 _CACHED_PAGES: Final = 64
 """Rendered list pages that are kept: five revisions of four lists, and some pages more."""
@@ -22,7 +28,8 @@ _CACHED_PAGES: Final = 64
 class Service:
     """One server, without any connection.
 
-    `token` gives an unguessable string (at least 128 bits) at each call; `sealer` keeps request states.
+    `token` gives an unguessable string (at least 128 bits) at each call; `sealer` keeps request states. `watched`
+    is shared by all services of one server. With `caller_of` each request says itself on whose behalf it comes.
     """
 
     def __init__(
@@ -34,6 +41,8 @@ class Service:
         token: Callable[[], str],
         instructions: str | UnsetType = UNSET,
         limits: Limits | None = None,
+        watched: Watched | None = None,
+        caller_of: CallerOf | None = None,
     ) -> None:
         self.catalog = catalog
         self.info = info
@@ -41,6 +50,8 @@ class Service:
         self.limits = limits if limits is not None else Limits()
         self.sealer = sealer
         self.token = token
+        self.watched = watched if watched is not None else Watched()
+        self.caller_of = caller_of
         self.modern = ModernDialect(info)
         self._legacy = {version: LegacyDialect(version) for version in LEGACY}
         self._pages: dict[tuple[ListKind, str, str | None], tuple[int, bytes]] = {}
@@ -60,6 +71,8 @@ class Service:
             return None
         if len(self._pages) >= _CACHED_PAGES:
             self._pages.clear()
-        rendered = dialect.list_result(kind, *page)
+        # "Same scope on all pages of one listing": what a listing adds is the caller's own.
+        public = kind != "resources" or self.catalog.listing is None
+        rendered = dialect.list_result(kind, *page, public=public)
         self._pages[key] = (revision, rendered)
         return rendered

@@ -5,6 +5,7 @@ Knows messages, not bytes on a stream (`connection` frames them) nor what become
 `kvmcp.core.commands`.
 """
 
+from collections.abc import Sequence
 from math import inf, isfinite
 from typing import Final
 
@@ -23,6 +24,7 @@ from kvmcp.core.errors import (
     clip,
 )
 from kvmcp.core.exchange import Exchange, Exchanges, Phase
+from kvmcp.core.fast_calls import FastCalls
 from kvmcp.core.jsonrpc import (
     Batch,
     ErrorResponse,
@@ -35,7 +37,7 @@ from kvmcp.core.jsonrpc import (
 )
 from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
 from kvmcp.core.limits import Limits
-from kvmcp.core.methods import METHODS, Admitted
+from kvmcp.core.methods import METHODS, Admitted, Method
 from kvmcp.core.modern import ModernDialect, is_envelope, read_envelope, unsupported_version
 from kvmcp.core.notices import log_notice, progress_notice
 from kvmcp.core.plan import Caller, Context, ToolError
@@ -63,7 +65,7 @@ _CLIENT_GONE: Final = ToolError("CLIENT_GONE", "the client is gone and cannot an
 class Wishes(Struct):
     """What a legacy client told the server that it wants to hear of, for all its requests to come."""
 
-    changes: Subscription = msgspec.field(default_factory=Subscription)
+    changes: Subscription
     log_level: LogLevel = DEFAULT_LOG_LEVEL
 
 
@@ -99,12 +101,15 @@ class ServerSession:
         self._asking = ClientAsking(service, self._exchanges, self._out, name)
         self._exchanges.asking = self._asking
         self._exchanges.start_task = self._start_task
+        self._exchanges.held_is_ready = self._acknowledge
+        self._fast_calls = FastCalls(service, self._exchanges)
         self._tasks = tasks
         self._own_tasks: Tasks | None = None
         self._modern_only = False
         self._legacy: Admitted | None = legacy
         self._initialized = False
-        self._wishes = wishes if wishes is not None else Wishes()
+        self._owns_wishes = wishes is None
+        self._wishes = wishes if wishes is not None else Wishes(Subscription(service.watched))
         self._changes = self._wishes.changes
         self._listens: dict[Id, Subscription] = {}
         self._remembered: tuple[Raw, Admitted] | None = None
@@ -123,6 +128,16 @@ class ServerSession:
         else:
             self._receive(message)
 
+    def receive_calls(self, lines: Sequence[object], start: int, now: float) -> int:
+        """Begin the calls among whole messages, from `start` on, that are quickly begun (see `fast_calls`).
+
+        Gives the place of the first that is not: it is to be received by itself.
+        """
+        self._exchanges.now = now
+        if self._ending is not None:
+            return start
+        return self._fast_calls.begin(lines, start, self._legacy, self._remembered)
+
     def receive(self, message: Message, now: float) -> None:
         """One decoded message arrived."""
         self._exchanges.now = now
@@ -140,7 +155,7 @@ class ServerSession:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self.refuse(request.id, RpcError(INVALID_PARAMS, f"params: {error}"))
             return
-        method.handle(self, request, params, admitted)
+        self._handle(method, request, params, admitted)
 
     def receive_malformed(self, malformed: Malformed, now: float) -> None:
         """Something arrived that the framing had to refuse."""
@@ -160,7 +175,7 @@ class ServerSession:
     def abandon(self, now: float) -> None:
         """Nobody waits for anything any more: what was accepted is cancelled, and nothing is answered."""
         self._exchanges.now = now
-        self._listens.clear()
+        self._close_subscriptions()
         for exchange in list(self._exchanges.open.values()):
             self._exchanges.stop(exchange, None)
         if self._own_tasks is not None:
@@ -170,7 +185,8 @@ class ServerSession:
         """The peer wants no answer to its request `id` any more; ids of no open request are ignored."""
         self._exchanges.now = now
         self._exchanges.cancel(id)
-        self._listens.pop(id, None)
+        if (listen := self._listens.pop(id, None)) is not None:
+            listen.close()
 
     def begin_shutdown(self, now: float) -> None:
         """Take no new requests, finish what was accepted, give up after `Limits.shutdown_grace`."""
@@ -346,6 +362,18 @@ class ServerSession:
         if not method.offered(self._catalog, admitted.dialect):
             self._refuse(request.id, METHOD_NOT_FOUND, f"method not offered: {clip(request.method)}")
             return
+        self._handle(method, request, params, admitted)
+
+    def _handle(self, method: Method, request: Request, params: Params, admitted: Admitted) -> None:
+        """Carry a request out, on behalf of whom it says itself where that is the rule (`Service.caller_of`)."""
+        caller_of = self._service.caller_of
+        if caller_of is not None and method.for_caller:
+            caller = caller_of(admitted.context.caller, params.meta)
+            if isinstance(caller, RpcError):
+                self.refuse(request.id, caller)
+                return
+            context = msgspec.structs.replace(admitted.context, caller=caller)
+            admitted = Admitted(admitted.dialect, context)
         method.handle(self, request, params, admitted)
 
     def _unreadable(self, request: Request, error: Exception | None) -> None:
@@ -500,14 +528,35 @@ class ServerSession:
 
     def has_room_for(self, uris: int) -> bool:
         watched = len(self._changes.uris) + sum(len(listen.uris) for listen in self._listens.values())
-        return watched + uris <= self._limits.subscribed_resources
+        limits = self._limits
+        return (
+            watched + uris <= limits.subscribed_resources
+            and len(self._service.watched) + uris <= limits.watched_uris
+        )
 
-    def open_listen(self, exchange: Exchange, subscription: Subscription) -> bool:
-        """Begin a modern listen; False where it was refused."""
-        if not self._exchanges.hold(exchange):
-            return False
+    def open_listen(self, exchange: Exchange, subscription: Subscription) -> None:
+        """Begin a modern listen: it is acknowledged once all changes that it is about are noticed."""
+        job = self._service.watched.job(subscription.uris)
+        if not self._exchanges.hold(exchange, job):
+            subscription.close()
+            return
         self._listens[exchange.id] = subscription
-        return True
+        subscription.is_held = True
+        if job is None:
+            self._acknowledge(exchange)
+
+    def _acknowledge(self, exchange: Exchange) -> None:
+        """The first message of a listen; what has changed since it was asked for comes behind."""
+        subscription = self._listens[exchange.id]
+        subscription.is_held = False
+        self._out.append(self._service.modern.acknowledged(exchange.id, subscription.granted))
+
+    def _close_subscriptions(self) -> None:
+        for listen in self._listens.values():
+            listen.close()
+        self._listens.clear()
+        if self._owns_wishes:
+            self._changes.close()
 
     # --- notifications to the peer ---
 
@@ -564,7 +613,7 @@ class ServerSession:
         self._render_changes()
         for id in self._listens:
             self._exchanges.stop(self._exchanges.open[id], self._service.modern.listen_ended(id))
-        self._listens.clear()
+        self._close_subscriptions()
         if self._own_tasks is not None:
             self._own_tasks.stop(self._exchanges.now)
 

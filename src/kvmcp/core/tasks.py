@@ -94,13 +94,14 @@ class Tasks:
     def create(self, asked: Exchange, job: object, now: float) -> bytes | None:
         """Start a job as a task; gives the answer to the request, None where there are too many tasks."""
         self._exchanges.now = now
-        if not self._make_room(asked.context.caller.principal, now):
+        caller = asked.context.caller
+        if not self._make_room(caller.identity if caller.principal else "", now):
             return None
         id = task_ids.seal(self._service, asked.context.caller, now)
         work = Exchange(
             _encode(id), asked.method, asked.params, asked.dialect, asked.context, notes=asked.notes
         )
-        task = self._tasks[id] = Task(id, asked.context.caller.principal, work, now, now)
+        task = self._tasks[id] = Task(id, asked.context.caller.identity, work, now, now)
         self._exchanges.begin(work, _start, job)
         self._copy(task)
         return self._service.modern.task_created(asked.id, _encode(self._body(task)))
@@ -109,7 +110,7 @@ class Tasks:
         """A task of the caller's; None where there is none, or it is somebody else's: both are the same."""
         self._expire(now)
         task = self._tasks.get(id)
-        return task if task is not None and task.owner == caller.principal else None
+        return task if task is not None and task.owner == caller.identity else None
 
     def knows(self, id: TaskId, caller: Caller, now: float) -> bool:
         """Whether there is, or may be in another process, such a task of the caller's."""

@@ -29,6 +29,7 @@ from kvmcp.io.health import Counters, Health, Metrics, Readiness
 logger = logging.getLogger("kvmcp.io")
 
 MCP_PATH: Final = "/mcp"
+WEBSOCKET_PATH: Final = "/ws"
 SSE_PATH: Final = "/sse"
 MESSAGES_PATH: Final = "/messages"
 
@@ -41,7 +42,7 @@ class Host(Protocol):
     def running(self) -> AbstractAsyncContextManager[None]: ...
     def service(self) -> Service: ...
     def listening(self, listener: Listener) -> AbstractContextManager[None]: ...
-    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller: ...
+    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller | Turned: ...
 
 
 class HttpOptions(Struct, frozen=True, kw_only=True):
@@ -154,10 +155,20 @@ class HttpApp:
         elif scope["type"] == "http":
             await self._http(scope, receive, Response(send))
         elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})  # Before it was accepted: 403.
+            await self._websocket(scope, receive, send)
         else:
             raise ValueError(f"kvmcp does not serve ASGI's {scope['type']}")
+
+    async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
+        if self._open is None or _path(scope) != WEBSOCKET_PATH:
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})  # Before it was accepted: 403.
+            return
+        from kvmcp.io.websocket.asgi import AsgiWebSocket  # Not loaded before somebody comes.
+        from kvmcp.io.websocket.upgrade import Door
+
+        door = Door(self._guard, lambda request: self._host.caller(request.headers))
+        await AsgiWebSocket(self._host, self._open.service, door)(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -202,23 +213,24 @@ class HttpApp:
     async def _route(
         self, open: _Open, path: str, scope: Message, request: Request, receive: Receive, response: Response
     ) -> None:
-        if path == self._options.path:
-            now = anyio.current_time()
-            exchange = open.server.open(request, self._host.caller(request.headers), now)
-        elif open.old_sse is not None and path == SSE_PATH:
-            exchange = open.old_sse.open_stream(
-                request, self._host.caller(request.headers), anyio.current_time()
-            )
-        elif open.old_sse is not None and path == MESSAGES_PATH:
-            token = parse_qs(scope["query_string"].decode("latin-1")).get("session", [""])[0]
-            caller = self._host.caller(request.headers)
-            exchange = open.old_sse.open_post(request, token, caller, anyio.current_time())
-        else:
+        if path != self._options.path and (open.old_sse is None or path not in (SSE_PATH, MESSAGES_PATH)):
             operator = self._options.health and path in health.PATHS
             parts = await self._operator(open, path, request) if operator else health.not_found(path)
             await response.write(parts)
             return
         open.counters.requests += 1
+        caller, now = self._host.caller(request.headers), anyio.current_time()
+        if isinstance(caller, Turned):
+            open.counters.errors += 1
+            await response.write(caller.parts)
+            return
+        if open.old_sse is None or path == self._options.path:
+            exchange = open.server.open(request, caller, now)
+        elif path == SSE_PATH:
+            exchange = open.old_sse.open_stream(request, caller, now)
+        else:
+            token = parse_qs(scope["query_string"].decode("latin-1")).get("session", [""])[0]
+            exchange = open.old_sse.open_post(request, token, caller, now)
         try:
             await open.endpoint.serve(exchange, receive, response)
         finally:

@@ -74,16 +74,21 @@ class Driver:
 
     async def run(self) -> None:
         """Serve until the peer has closed its end, or `stop`; returns within the shutdown grace after that."""
-        async with anyio.create_task_group() as tasks:
-            self._runner = Runner(self._machine, self._backend, tasks, self.turn)
-            tasks.start_soon(self._keep_time)
-            tasks.start_soon(self._turn_when_asked)
-            with self._reading:
-                await self._read()
-            with anyio.move_on_after(self._shutdown_grace + FLUSH_GRACE):
-                await self.turn()
-                await self._finished.wait()
-            tasks.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._runner = Runner(self._machine, self._backend, tasks, self.turn)
+                tasks.start_soon(self._keep_time)
+                tasks.start_soon(self._turn_when_asked)
+                with self._reading:
+                    await self._read()
+                with anyio.move_on_after(self._shutdown_grace + FLUSH_GRACE):
+                    await self.turn()
+                    await self._finished.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            # Also where this was cancelled: what nobody hears of any more is not to be looked after for ever.
+            if not self._machine.closed:
+                self._machine.begin_shutdown(anyio.current_time())
 
     def stop(self) -> None:
         """Take no more requests, finish what was accepted; `run` then returns within the shutdown grace."""
@@ -94,7 +99,9 @@ class Driver:
         """Something changed that this peer may want to know; it is told as soon as it reads."""
         now = anyio.current_time()
         self._machine.publish(event, now)
-        self._alarm.deadline = now  # The timer's task takes the turn: a publisher never waits for a reader.
+        if self._machine.wants_turn:  # Most changes concern few of the connections.
+            # The timer's task takes the turn: a publisher never waits for a reader.
+            self._alarm.deadline = now
 
     # --- the two steps ---
 

@@ -71,6 +71,10 @@ class _Hostile(Exception):
     """The peer does what no client needs."""
 
 
+class _Unsendable(Exception):
+    """Hypercorn, or a library below it, could not write: mostly for what the peer had sent."""
+
+
 class _Config(Config):
     """Hypercorn's settings. The date is rendered once a second: it is a third of rendering a head."""
 
@@ -205,13 +209,18 @@ class _Tasks:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 inbox.answered = True
-            await send(message)
+            try:
+                await send(message)
+            except Exception as error:
+                raise _Unsendable from error
 
         try:
             if _is_ambiguous(scope):
                 await _refuse(answer)
             else:
                 await self._app(scope, inbox.get, answer)
+        except _Unsendable as error:
+            logger.warning("a response could not be sent: %s", _first(error.__cause__ or error))
         except Exception:
             logger.exception("the application failed")
         finally:

@@ -30,6 +30,8 @@ from kvmcp.core.commands import (
     WorkFailed,
 )
 from kvmcp.core.exchange import INTERNAL
+from kvmcp.core.plan import WatchUntil
+from kvmcp.io.watching import WatchJob
 from kvmcp.io.work import Job, RequestFailed, ToolFailed, Work
 
 logger = logging.getLogger("kvmcp.io")
@@ -66,6 +68,8 @@ class Runner:
                 case RunBatch():
                     self._run_batch(command)
                 case StartWork(ticket=ticket, job=job):
+                    if isinstance(job, WatchUntil):
+                        job = WatchJob(job, self._backend)
                     self._start_job(ticket, cast(Job, job))
                 case StopWork(ticket=ticket):
                     if ticket in self._jobs:

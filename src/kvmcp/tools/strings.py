@@ -1,82 +1,138 @@
-"""Values by key: read, write, remove, look for, expire. One row of `STRINGS` per tool.
+"""Values by key: read and write. One row of `STRINGS` per tool.
 
-Each tool is four things: its arguments, a `plan_…` that asks the store, a continuation that reads the reply,
-and its structured result. A missing key is an answer, not a failure.
+Each tool is four things: its arguments, a `step_…` that says what to ask of the store, a reader of the replies, and
+its structured result. A missing key is an answer, not a failure.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Final, cast
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, TypeAlias
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from kvmcp.backends.ops import (
-    MAX_PATTERN_BYTES,
-    MAX_PATTERN_STARS,
-    MAX_SCAN_COUNT,
-    Delete,
+    Condition,
     Exists,
-    Expire,
     Failure,
     Get,
+    KeyHasEtag,
+    KeyIs,
     Namespace,
-    Page,
-    Scan,
+    Reply,
     Set,
     Ttl,
     TtlReply,
+    Unmet,
+    etag_of,
 )
-from kvmcp.core.catalog import Tool
 from kvmcp.core.plan import Answer, AskBackend, Context, Plan
 from kvmcp.core.wire.common import ToolResult
-from kvmcp.tools.answers import only_reply, refused, store_failed, structured
-from kvmcp.tools.definition import OVERWRITE, READ, tool
-from kvmcp.tools.keys import Key, Keys, Seconds, key_fault, keys_fault, pattern_fault, stored_value
+from kvmcp.tools.answers import Fault, Rendered, Shown, answer, conflict, encode, failed, is_done, of_type
+from kvmcp.tools.definition import ALWAYS_LOAD, OVERWRITE, READ, Call, DryRun, Reader, Row, Step, ask, tool
+from kvmcp.tools.keys import Detail, Key, Seconds, Value, bad, key_fault, stored_value
+from kvmcp.tools.room import Truncated, chars, fits, link
 
-MAX_SCAN_PAGES: Final = 16
-"""Pages that one `redis_keys` reads while it has found fewer names than it may give: 16 trips to the store."""
-
-
-class KeyArguments(Struct, frozen=True, forbid_unknown_fields=True):
-    key: Key
-
-
-class KeysArguments(Struct, frozen=True, forbid_unknown_fields=True):
-    keys: Keys
+Etag: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 # --- redis_get ---
 
 
-class GetResult(Struct, frozen=True, omit_defaults=True):
+class GetArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    key: Key
+    detail: Detail = "concise"
+
+
+class GetResult(Struct, frozen=True):
     found: Annotated[bool, Meta(description="Whether the key exists.")]
-    value: (
-        Annotated[
-            Raw,
-            Meta(description="The JSON value, exactly as it was stored; absent when the key does not exist."),
-        ]
-        | UnsetType
+    value: Annotated[Raw, Meta(description="The JSON value, exactly as it was stored.")] | UnsetType = UNSET
+    etag: (
+        Annotated[str, Meta(description="Stands for this value; for `if_match` of redis_set.")] | UnsetType
     ) = UNSET
+    ttl: (
+        Annotated[int | None, Meta(description="Detailed: seconds it lives; null: for good.")] | UnsetType
+    ) = UNSET
+    size: Annotated[int, Meta(description="Detailed: bytes of JSON.")] | UnsetType = UNSET
+    truncated: Truncated = UNSET
 
 
-class RenderValue(Struct, frozen=True):
+_NOT_FOUND: Final = b'{"found":false}'
+
+
+class ValueReader(Reader, frozen=True):
+    """Reads the value of a key; with a second reply its time to live, too."""
+
+    key: str
+
+    def read(self, replies: Sequence[Reply], context: Context, room: int) -> Rendered:
+        value = replies[0]
+        if value is None:
+            return _NOT_FOUND
+        value = of_type(value, bytes)
+        more = b""
+        if len(replies) > 1:
+            left = seconds_left(of_type(replies[1], TtlReply))
+            more = b',"ttl":%b,"size":%d' % (encode(left), len(value))
+        return found_value(self.key, value, context, room, more)
+
+
+def found_value(key: str, value: bytes, context: Context, room: int, more: bytes = b"") -> Rendered:
+    """The result for a value that exists; without the value where it is too long."""
+    etag = etag_of(value).encode()
+    # Joined, not encoded: the value is JSON text already (benchmarks: redis_get is the hot path).
+    json = b'{"found":true,"value":%b,"etag":"%b"%b}' % (value, etag, more)
+    if fits(json, room):
+        return json
+    resource = link(context, "keys", key, len(value))
+    truncated = (
+        f"the value of {chars(value)} characters is left out, for it is too long for one result; read the resource "
+        "linked here, or parts of the value with redis_json_get where that is offered"
+    )
+    json = b'{"found":true,"etag":"%b"%b,"truncated":%b}' % (etag, more, encode(truncated))
+    return Shown(json, (resource,))
+
+
+def step_get(arguments: GetArguments, call: Call) -> Step | Fault:
+    if (fault := key_fault(arguments.key)) is not None:
+        return fault
+    key = call.namespace.key(arguments.key)
+    if arguments.detail == "detailed":
+        return Step((Get(key), Ttl(key)), ValueReader(arguments.key))
+    return Step((Get(key),), ValueReader(arguments.key))
+
+
+class RenderValue(Struct, frozen=True, gc=False):
+    """Continuation of the quick way of `redis_get`."""
+
+    key: str
+    room: int
+
     def resume(self, replies: Sequence[object], context: Context) -> Plan:
         (reply,) = replies
         if isinstance(reply, bytes):
-            # Joined, not encoded: the value is JSON text already (benchmarks: redis_get is the hot path).
-            return Answer(ToolResult((), b'{"found":true,"value":%b}' % reply))
-        value = only_reply(replies, type(None))
-        return _NOT_FOUND if value is None else store_failed(value)
+            # As `found_value` does, without its calls: this is the hot path.
+            json = b'{"found":true,"value":%b,"etag":"%b"}' % (reply, etag_of(reply).encode())
+            if len(json) <= self.room:
+                return Answer(ToolResult((), json))
+            return answer(found_value(self.key, reply, context, self.room))
+        return _MISSING if reply is None else answer(of_type(reply, Failure))
 
 
-_NOT_FOUND: Final = Answer(ToolResult(structured=b'{"found":false}'))
-_RENDER_VALUE: Final = RenderValue()
+_MISSING: Final = Answer(ToolResult(structured=_NOT_FOUND))
 
 
-def plan_get(arguments: KeyArguments, context: Context) -> Plan:
-    key = arguments.key
-    if not key.isascii() and (fault := key_fault(key)) is not None:
-        return refused(fault)
-    return AskBackend((Get(Namespace(context.caller.namespace).key(key)),), _RENDER_VALUE)
+def quick_get(room: int) -> Callable[[GetArguments, Context], Plan]:
+    """`redis_get` without a `Step` in between, for most calls of most agents are this one."""
+
+    def plan(arguments: GetArguments, context: Context) -> Plan:
+        key = arguments.key
+        if not key.isascii() and (fault := key_fault(key)) is not None:
+            return failed(fault)
+        of_store = Namespace(context.caller.namespace).key(key)
+        if arguments.detail == "concise":
+            return AskBackend((Get(of_store),), RenderValue(key, room))
+        return ask(Step((Get(of_store), Ttl(of_store)), ValueReader(key)), room, writes=False)
+
+    return plan
 
 
 # --- redis_set ---
@@ -84,13 +140,7 @@ def plan_get(arguments: KeyArguments, context: Context) -> Plan:
 
 class SetArguments(Struct, frozen=True, forbid_unknown_fields=True):
     key: Key
-    value: Annotated[
-        Raw,
-        Meta(
-            description="Any JSON value: an object, array, string, number, boolean or null. Stored as it is: "
-            "send an object as an object, not as a string of JSON."
-        ),
-    ]
+    value: Value
     ttl: (
         Annotated[
             Seconds,
@@ -100,234 +150,80 @@ class SetArguments(Struct, frozen=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
-
-
-class SetResult(Struct, frozen=True):
-    ok: Annotated[bool, Meta(description="Always true: the value is stored.")]
-
-
-class RenderSet(Struct, frozen=True):
-    def resume(self, replies: Sequence[object], context: Context) -> Plan:
-        stored = only_reply(replies, bool)
-        return store_failed(stored) if isinstance(stored, Failure) else structured(SetResult(stored))
-
-
-def plan_set(arguments: SetArguments, context: Context) -> Plan:
-    if (fault := key_fault(arguments.key)) is not None:
-        return refused(fault)
-    value = stored_value(arguments.value)
-    if isinstance(value, Answer):
-        return value
-    ttl_ms = None if arguments.ttl is UNSET else arguments.ttl * 1000
-    key = Namespace(context.caller.namespace).key(arguments.key)
-    return AskBackend((Set(key, value, ttl_ms),), RenderSet(), writes=True)
-
-
-# --- redis_del ---
-
-
-class DelResult(Struct, frozen=True):
-    deleted: Annotated[int, Meta(ge=0, description="How many of the keys existed and are gone now.")]
-
-
-class RenderDeleted(Struct, frozen=True):
-    def resume(self, replies: Sequence[object], context: Context) -> Plan:
-        deleted = only_reply(replies, int)
-        return store_failed(deleted) if isinstance(deleted, Failure) else structured(DelResult(deleted))
-
-
-def plan_del(arguments: KeysArguments, context: Context) -> Plan:
-    if (fault := keys_fault(arguments.keys)) is not None:
-        return refused(fault)
-    space = Namespace(context.caller.namespace)
-    return AskBackend((Delete(tuple(map(space.key, arguments.keys))),), RenderDeleted(), writes=True)
-
-
-# --- redis_exists ---
-
-
-class ExistsResult(Struct, frozen=True):
-    exists: Annotated[dict[str, bool], Meta(description="For each key whether it exists.")]
-    count: Annotated[int, Meta(ge=0, description="How many different keys of these exist.")]
-
-
-class RenderExists(Struct, frozen=True):
-    names: tuple[str, ...]
-
-    def resume(self, replies: Sequence[object], context: Context) -> Plan:
-        # `ops.Exists` lays down what is in the tuple.
-        there = cast(tuple[bool, ...] | Failure, only_reply(replies, tuple))
-        if isinstance(there, Failure):
-            return store_failed(there)
-        exists = dict(zip(self.names, there, strict=True))
-        return structured(ExistsResult(exists, sum(exists.values())))
-
-
-def plan_exists(arguments: KeysArguments, context: Context) -> Plan:
-    if (fault := keys_fault(arguments.keys)) is not None:
-        return refused(fault)
-    space = Namespace(context.caller.namespace)
-    return AskBackend((Exists(tuple(map(space.key, arguments.keys))),), RenderExists(arguments.keys))
-
-
-# --- redis_keys ---
-
-
-class ListArguments(Struct, frozen=True, forbid_unknown_fields=True):
-    pattern: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=MAX_PATTERN_BYTES,
-            description="Glob pattern that the whole key must match: `*` any text, `?` one character, `[ab]` "
-            f'one of these, for example "user:*". At most {MAX_PATTERN_STARS} `*`.',
-        ),
-    ] = "*"
-    count: Annotated[int, Meta(ge=1, le=MAX_SCAN_COUNT, description="How many keys to give at most.")] = 100
-
-
-class KeysResult(Struct, frozen=True, omit_defaults=True):
-    keys: Annotated[tuple[str, ...], Meta(description="Keys that match, in no particular order.")]
-    cursor: (
+    if_match: (
         Annotated[
-            str,
-            Meta(
-                description="Only when there may be more keys than these: narrow the pattern or raise count."
-            ),
+            Etag,
+            Meta(description="Store only if the value still has this etag (of redis_get); else CONFLICT."),
         ]
         | UnsetType
     ) = UNSET
+    if_absent: Annotated[bool, Meta(description="Store only if the key does not exist; else ok: false.")] = (
+        False
+    )
+    dry_run: DryRun = False
 
 
-class CollectNames(Struct, frozen=True):
-    """Reads on until enough names are found: a page may be short, even empty, although others follow.
-
-    `names` are those found so far, `pages` how many may still be read.
-    """
-
-    pattern: str
-    count: int
-    names: tuple[str, ...] = ()
-    pages: int = MAX_SCAN_PAGES - 1
-
-    def resume(self, replies: Sequence[object], context: Context) -> Plan:
-        page = only_reply(replies, Page)
-        if isinstance(page, Failure):
-            return store_failed(page)
-        names = tuple(dict.fromkeys(self.names + page.names))  # A key that moves may be on two pages.
-        if not page.cursor or len(names) >= self.count or not self.pages:
-            return structured(KeysResult(names, page.cursor or UNSET))
-        then = CollectNames(self.pattern, self.count, names, self.pages - 1)
-        return _scan(then, context, page.cursor)
+class SetResult(Struct, frozen=True):
+    ok: Annotated[bool, Meta(description="Whether the value is stored; false only with if_absent.")]
+    etag: Annotated[str, Meta(description="Of the value that is there now.")] | UnsetType = UNSET
 
 
-def _scan(then: CollectNames, context: Context, cursor: str = "") -> AskBackend:
-    space = Namespace(context.caller.namespace).space()
-    return AskBackend((Scan(space, then.pattern, then.count - len(then.names), cursor),), then)
+class SetReader(Reader, frozen=True):
+    """`etag` is that of the value to store; `only_new` where it was to be stored only for a new key."""
+
+    etag: str
+    only_new: bool
+
+    def read(self, replies: Sequence[Reply], context: Context, room: int) -> Rendered:
+        is_done(replies[0])
+        return SetResult(True, self.etag)
+
+    def unmet(self, unmet: Unmet) -> Rendered:
+        if not self.only_new:
+            return conflict(unmet)
+        there = SetResult(False, UNSET if unmet.etag is None else unmet.etag)
+        return Shown(there, notes=("note: the key exists already; nothing was stored.",))
 
 
-def plan_keys(arguments: ListArguments, context: Context) -> Plan:
-    if (fault := pattern_fault(arguments.pattern)) is not None:
-        return refused(fault)
-    return _scan(CollectNames(arguments.pattern, arguments.count), context)
-
-
-# --- redis_ttl ---
-
-
-class TtlResult(Struct, frozen=True):
-    found: Annotated[bool, Meta(description="Whether the key exists.")]
-    ttl: Annotated[
-        int | None,
-        Meta(
-            description="Seconds until it expires, rounded up; null when it never expires or does not exist."
-        ),
-    ]
-
-
-class RenderTtl(Struct, frozen=True):
-    def resume(self, replies: Sequence[object], context: Context) -> Plan:
-        reply = only_reply(replies, TtlReply)
-        if isinstance(reply, Failure):
-            return store_failed(reply)
-        left = reply.milliseconds
-        return structured(TtlResult(reply.found, None if left is None else -(-left // 1000)))
-
-
-def plan_ttl(arguments: KeyArguments, context: Context) -> Plan:
+def step_set(arguments: SetArguments, call: Call) -> Step | Fault:
     if (fault := key_fault(arguments.key)) is not None:
-        return refused(fault)
-    return AskBackend((Ttl(Namespace(context.caller.namespace).key(arguments.key)),), RenderTtl())
+        return fault
+    value = stored_value(arguments.value)
+    if isinstance(value, Fault):
+        return value
+    key = call.namespace.key(arguments.key)
+    conditions: tuple[Condition, ...] = ()
+    if arguments.if_match is not UNSET:
+        if arguments.if_absent:
+            return bad("if_match and if_absent came together; send one of them")
+        conditions = (KeyHasEtag(key, arguments.if_match),)
+    elif arguments.if_absent:
+        conditions = (KeyIs(key, None),)
+    ttl_ms = None if arguments.ttl is UNSET else arguments.ttl * 1000
+    reader = SetReader(etag_of(value), arguments.if_absent)
+    return Step((Exists((key,)) if arguments.dry_run else Set(key, value, ttl_ms),), reader, conditions)
 
 
-# --- redis_expire ---
+def seconds_left(ttl: TtlReply) -> int | None:
+    """Whole seconds that a key still lives, rounded up; None where it lives for good or does not exist."""
+    left = ttl.milliseconds
+    return None if left is None else -(-left // 1000)
 
 
-class ExpireArguments(Struct, frozen=True, forbid_unknown_fields=True):
-    key: Key
-    ttl: Annotated[Seconds, Meta(description="Seconds from now until the key expires, for example 3600.")]
-
-
-class ExpireResult(Struct, frozen=True):
-    applied: Annotated[bool, Meta(description="Whether the key existed and has the new time to live.")]
-
-
-class RenderApplied(Struct, frozen=True):
-    def resume(self, replies: Sequence[object], context: Context) -> Plan:
-        applied = only_reply(replies, bool)
-        return store_failed(applied) if isinstance(applied, Failure) else structured(ExpireResult(applied))
-
-
-def plan_expire(arguments: ExpireArguments, context: Context) -> Plan:
-    if (fault := key_fault(arguments.key)) is not None:
-        return refused(fault)
-    key = Namespace(context.caller.namespace).key(arguments.key)
-    return AskBackend((Expire(key, arguments.ttl * 1000),), RenderApplied(), writes=True)
-
-
-STRINGS: Final[tuple[Tool, ...]] = (
+STRINGS: Final[tuple[Row, ...]] = (
     tool(
-        "redis_get", KeyArguments, plan_get, GetResult, hints=READ,
+        "redis_get", GetArguments, GetResult, step=step_get, quick=quick_get, hints=READ, meta=ALWAYS_LOAD,
         title="Read a value",
-        description="Read the JSON value of one key. Gives `found: true` and the value, or `found: false` when "
-        "the key does not exist, which is not an error.",
+        description="Read the JSON value of one key. Gives `found: true` with `value` and `etag`, or `found: false` "
+        "when the key does not exist, which is not an error. To change a value that others may change too, send "
+        "its etag as `if_match` of redis_set. Example: {\"key\": \"user:1:name\"}.",
     ),
     tool(
-        "redis_set", SetArguments, plan_set, SetResult, hints=OVERWRITE,
+        "redis_set", SetArguments, SetResult, step=step_set, hints=OVERWRITE, meta=ALWAYS_LOAD,
         title="Store a value",
         description="Store any JSON value under a key, replacing what is there. With `ttl` the key expires after "
-        "so many seconds; without it the key stays for good, even if it had a ttl before. Gives `ok: true`.",
-    ),
-    tool(
-        "redis_del", KeysArguments, plan_del, DelResult, hints=OVERWRITE,
-        title="Delete keys",
-        description="Delete one or more keys with their values, for good. Keys that do not exist are skipped. "
-        "Gives in `deleted` how many existed.",
-    ),
-    tool(
-        "redis_exists", KeysArguments, plan_exists, ExistsResult, hints=READ,
-        title="Check which keys exist",
-        description="Check which of some keys exist, without reading their values. Gives true or false for "
-        "each key in `exists`, and how many exist in `count`.",
-    ),
-    tool(
-        "redis_keys", ListArguments, plan_keys, KeysResult, hints=READ,
-        title="Find keys",
-        description="Find keys by a glob pattern; use it when you do not know the exact key. Gives `keys`, an "
-        "empty array when nothing matches. A `cursor` beside them means that there may be more: narrow the "
-        "pattern or raise `count`.",
-    ),
-    tool(
-        "redis_ttl", KeyArguments, plan_ttl, TtlResult, hints=READ,
-        title="Read a time to live",
-        description="Ask how many seconds a key still lives. Gives `found` and `ttl`; `ttl` is null when the key "
-        "never expires, and when it does not exist (`found: false`).",
-    ),
-    tool(
-        "redis_expire", ExpireArguments, plan_expire, ExpireResult, hints=OVERWRITE,
-        title="Set a time to live",
-        description="Let an existing key expire after so many seconds from now; its value stays until then. Use "
-        "it to prolong or to limit a key's life. Gives `applied: false` when the key does not exist.",
+        "so many seconds; without it the key stays for good, even if it had a ttl before. Gives `ok: true` and the "
+        "new `etag`. Example: {\"key\": \"user:1\", \"value\": {\"name\": \"Ada\"}, \"ttl\": 3600}.",
     ),
 )  # fmt: skip
 """The tools for values, in the order in which they are listed."""

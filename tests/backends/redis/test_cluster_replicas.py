@@ -18,7 +18,7 @@ from redis import Redis
 from kvmcp.backends.ops import Atomic, Change, Exists, Failure, Gap, Get, KeyIs, Namespace, NsKey, Reply, Set
 from kvmcp.backends.redis import RedisBackend, RedisOptions
 from kvmcp.backends.redis.topology import slot_of
-from tests.backends.contract import read_until
+from tests.backends.harness import read_until
 from tests.backends.redis.servers import Cluster, RedisServer, wait_until
 from tests.backends.redis.stores import backend_at, eventually
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from kvmcp.backends.ops import Change, Get, Message, Namespace, NsKey
 from kvmcp.backends.redis.topology import slot_of
-from tests.backends.contract import next_event
+from tests.backends.harness import next_event
 from tests.backends.redis.servers import Cluster, RedisServer, SentinelSet
 from tests.backends.redis.stores import backend_at
 

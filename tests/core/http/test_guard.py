@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from kvmcp.core.http.guard import Guard, Passed, Turned, is_loopback
+from kvmcp.core.errors import INVALID_PARAMS, RpcError
+from kvmcp.core.http.guard import Guard, Passed, Turned, is_loopback, refuse_caller
 from kvmcp.core.http.messages import BodyPart, Request, ResponseStart
 
 
@@ -157,3 +158,11 @@ def test_only_known_hosts_and_origins_pass(host: bytes, origin: bytes) -> None:
     if isinstance(verdict, Passed):
         assert host.strip().split(b":")[0].lower() in (b"localhost", b"127.0.0.1", b"[")
         assert origin.strip().lower().startswith((b"http://", b"https://"))
+
+
+def test_a_request_on_nobodys_behalf_is_refused_as_a_whole_response() -> None:
+    turned = refuse_caller(RpcError(INVALID_PARAMS, "the header is missing"))
+    start, body = turned.parts
+    assert isinstance(start, ResponseStart) and start.status == 400
+    assert isinstance(body, BodyPart) and not body.more
+    assert body.data == b'{"jsonrpc":"2.0","error":{"code":-32602,"message":"the header is missing"}}'

@@ -80,7 +80,7 @@ def test_nothing_else_goes_without_a_session_either(message: Json) -> None:
     assert Web().post(message, revision=PRIMED).code() == (400, -32600)
 
 
-@pytest.mark.parametrize("id", ["x", "s1.x.y", "s1.", "", "s1." + "a" * 2000])
+@pytest.mark.parametrize("id", ["x", "s2.x.y", "s2.", "", "s2." + "a" * 2000])
 def test_an_unknown_session_is_404(id: str) -> None:
     web = Web()
     session = Session(web, PRIMED)

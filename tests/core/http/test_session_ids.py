@@ -78,12 +78,12 @@ def test_an_id_is_its_owners_and_has_its_time() -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b'["n","2031-01-01",[],"o",1,"",""]', b"{"])
 def test_an_id_of_another_version_of_the_server_is_none(payload: bytes) -> None:
-    assert open_sealed(SERVICE, SERVICE.sealer.sign("s1.", payload), ALICE, 0.0) is None
+    assert open_sealed(SERVICE, SERVICE.sealer.sign("s2.", payload), ALICE, 0.0) is None
 
 
 def test_a_request_state_is_no_session_id() -> None:
     assert open_sealed(SERVICE, SERVICE.sealer.sign("v1.", b"[]"), ALICE, 0.0) is None
-    body = sealed().removeprefix("s1.")
+    body = sealed().removeprefix("s2.")
     assert SERVICE.sealer.verify("v1.", "v1." + body) is None
 
 

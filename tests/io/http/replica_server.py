@@ -6,7 +6,9 @@ The same assembly and the same settings as the command's, the environment includ
 """
 
 import os
+import secrets
 import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +24,9 @@ from kvmcp.config import load
 from kvmcp.core import ListChanged
 from kvmcp.logs import configure
 from kvmcp.network import serve_network
-from kvmcp.tools.surface import TOOL_SETS
+from kvmcp.tools.definition import Environment
+from kvmcp.tools.surface import Selection, build_tools
+from tests.tools.support import redis_tools
 
 SPACE: Final = Namespace("fixture")
 CHANNEL: Final = SPACE.key("announcements", "c")
@@ -105,7 +109,7 @@ def main() -> int:
     server = Replica(
         "replica",
         backend=open_backend(settings),
-        items=TOOL_SETS["redis"],
+        items=redis_tools(),
         namespace=settings.namespace,
         state_key=settings.state_key,
     )

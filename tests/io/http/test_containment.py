@@ -14,7 +14,11 @@ from kvmcp.io.hypercorn import HttpLimits
 from tests.io.http.support import GRACE, PATIENCE, Mcp, connected, listening, serving, until_closed
 from tests.io.support import make_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    # httpx leaves generators of its own open when a request is cancelled; trio tells.
+    pytest.mark.filterwarnings("ignore:.*async_generator object.*:pytest.PytestUnraisableExceptionWarning"),
+]
 
 TIMES = 50
 
@@ -109,7 +113,6 @@ async def test_a_hostile_request_hurts_its_own_connection_alone(name: str) -> No
 @pytest.mark.parametrize(
     ("name", "status"),
     [
-        ("an extension that wsproto cannot read", 400),
         ("a subprotocol that is no ASCII", 400),
         ("noise", 400),
         ("a line without end", 431),
@@ -198,14 +201,16 @@ async def test_requests_that_are_broken_off_again_and_again_end_the_connection()
     """HTTP/2 rapid reset."""
     limits = HttpLimits(resets=20)
     app = make_server().http_app()
-    async with app.running(), listening(app, limits=limits) as port, good_client_beside(port):
-        async with (
-            await anyio.connect_tcp("127.0.0.1", port) as stream,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(_reset_again_and_again, stream)
-            await until_closed(stream)
-            tasks.cancel_scope.cancel()
+    async with (
+        app.running(),
+        listening(app, limits=limits) as port,
+        good_client_beside(port),
+        await anyio.connect_tcp("127.0.0.1", port) as stream,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(_reset_again_and_again, stream)
+        await until_closed(stream)
+        tasks.cancel_scope.cancel()
 
 
 async def _reset_again_and_again(stream: SocketStream) -> None:

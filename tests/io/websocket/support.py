@@ -20,8 +20,8 @@ from kvmcp.core.wire.common import Implementation
 from kvmcp.io.websocket.limits import WebSocketLimits
 from kvmcp.io.websocket.server import WebSocketConnection
 from kvmcp.io.websocket.upgrade import Door
-from kvmcp.tools.surface import TOOL_SETS
-from tests.io.support import Witness
+from tests.io.support import ANY_LENGTH, Witness
+from tests.tools.support import redis_tools
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -123,7 +123,7 @@ def upgrade(
 
 def make_service(**limits: Any) -> Service:
     return Service(
-        Catalog(*TOOL_SETS["redis"]),
+        Catalog(*redis_tools(max_result_chars=ANY_LENGTH)),
         Implementation("kvmcp-test", "0"),
         sealer=Sealer(b"k" * 32, wall_offset=0.0),
         token=lambda: "t" * 32,

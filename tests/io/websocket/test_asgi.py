@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from kvmcp.core.http.guard import Guard
+from kvmcp.io.endpoint import Message
 from kvmcp.io.websocket.asgi import AsgiWebSocket
 from kvmcp.io.websocket.upgrade import Door
 from kvmcp.server import Server
@@ -17,7 +18,7 @@ from tests.io.support import MODERN_META, SlowBackend, call, initialize, make_se
 
 pytestmark = pytest.mark.anyio
 
-Event = dict[str, Any]
+Event = Message
 
 
 class Asgi:

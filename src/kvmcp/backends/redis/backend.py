@@ -152,9 +152,10 @@ class RedisBackend:
             self._lose(call, jobs, list(range(1, len(jobs) + 1)))
             return await self._finish(jobs, call.deadline)
         replies = decode_plain(batch, call.replies)
-        for slot in call.replies:
-            if type(slot) is hiredis.ReplyError and class_of(slot) in ELSEWHERE:
-                self._routes.mistrust(lane)
+        if hiredis.ReplyError in map(type, call.replies):
+            for slot in call.replies:
+                if isinstance(slot, hiredis.ReplyError) and class_of(slot) in ELSEWHERE:
+                    self._routes.mistrust(lane)
         return replies
 
     async def _finish(self, jobs: list[Job], deadline: float) -> list[Reply]:

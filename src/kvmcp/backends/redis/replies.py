@@ -239,7 +239,7 @@ def _name_bytes(field: tuple[str, bytes]) -> bytes:
 
 
 def _members(slot: Slot) -> Reply:
-    return _values(sorted(map(_bytes, _list(slot))))
+    return tuple([present(member) for member in sorted(map(_bytes, _list(slot)))])
 
 
 def _ranked(slot: Slot) -> Reply:

@@ -9,7 +9,7 @@ from typing import Final
 
 SHARING: Final = """\
 function C.PUBLISH(K, A)
-  if not redis.acl_check_cmd(A[1], K[3], A[2]) then return fail('NOPERM') end
+  if not may(A[1], K[3], A[2]) then return fail('NOPERM') end
   if other(K[1], 'stream') or other(K[2], 'hash') then return fail('WRONGTYPE') end
 end
 local function field(entry, name)

@@ -66,7 +66,7 @@ end
 function F.INCRBY(K, A)
   local done = pcall_('INCRBY', K[1], A[1])
   if failed(done) then
-    if done.err:sub(1, 4) == 'ERR ' then return fail('OVERFLOW') end
+    if tostring(done.err):find('overflow', 1, true) then return fail('OVERFLOW') end
     return done
   end
   return call('GET', K[1])

@@ -49,6 +49,11 @@ class Turned(Struct, frozen=True):
     parts: list[Part]
 
 
+def refuse_caller(error: RpcError) -> Turned:
+    """The answer to a request of which the edge cannot say on whose behalf it comes."""
+    return Turned(json_response(400, error_response(None, error)))
+
+
 class Guard:
     """The hosts and origins that are allowed.
 

@@ -218,7 +218,8 @@ class LegacyRequests:
         if wish is None:
             self._sessions.end(session)
         elif wish.method in WISHES:
-            admitted = session.opened.admitted(self._service, Caller())
+            # That process has checked on whose behalf the request came; the id says in which namespace.
+            admitted = session.opened.admitted(self._service, Caller(namespace=session.opened.namespace))
             ServerSession(self._service, legacy=admitted, wishes=session.wishes).receive(wish, now)
             self._sessions.note_wishes(session, now)
 

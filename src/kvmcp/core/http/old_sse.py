@@ -127,7 +127,7 @@ class OldSseServer:
             exchange.answer(refuse(405, "messages are sent by POST", (b"allow", b"POST")))
         elif not Headers(request.headers).has_json_body():
             exchange.answer(refuse(415, "the body must be application/json"))
-        elif stream is None or stream.caller.principal != caller.principal:
+        elif stream is None or stream.caller.identity != caller.identity:
             exchange.answer(refuse(404, "no such session; open a stream"))
         else:
             self._open[exchange] = _Head(token, caller)

@@ -22,7 +22,7 @@ from kvmcp.core.wire.common import (
     SamplingCapability,
 )
 
-_PREFIX: Final = "s1."
+_PREFIX: Final = "s2."
 
 _MAX_BYTES: Final = 1024
 """An id as we make it has at most half of that; more is not worth the work of checking it."""
@@ -41,6 +41,7 @@ class _Sealed(Struct, frozen=True, array_like=True):
     expires: float
     name: str
     client_version: str
+    namespace: str
 
 
 _encode = msgspec.json.Encoder().encode
@@ -56,6 +57,7 @@ class Opened(Struct, frozen=True):
     owner: str
     expires: float
     """On the driver's clock."""
+    namespace: str
 
     def admitted(self, service: Service, caller: Caller) -> Admitted:
         """Era and context of a request of this session."""
@@ -74,6 +76,7 @@ def seal(service: Service, dialect: LegacyDialect, context: Context, now: float)
         expires=service.sealer.wall(now) + service.limits.session_lifetime,
         name="" if info is None else info.name[:_NAME_CHARACTERS],
         client_version="" if info is None else info.version[:_NAME_CHARACTERS],
+        namespace=context.caller.namespace,
     )
     return service.sealer.sign(_PREFIX, _encode(body))
 
@@ -97,12 +100,12 @@ def read_sealed(service: Service, id: str, now: float) -> Opened | None:
     if left <= 0:
         return None
     info = Implementation(body.name, body.client_version)
-    return Opened(body.version, _capabilities(body.offered), info, body.owner, now + left)
+    return Opened(body.version, _capabilities(body.offered), info, body.owner, now + left, body.namespace)
 
 
 def _owner(caller: Caller) -> str:
-    """Identifies a principal without naming it: ids end up in logs."""
-    return hashlib.sha256(caller.principal.encode()).hexdigest()[:16]
+    """Identifies a caller without naming the principal: ids end up in logs."""
+    return hashlib.sha256(caller.identity.encode()).hexdigest()[:16]
 
 
 def _offered(declared: ClientCapabilities) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from kvmcp.core.methods import Admitted
 from kvmcp.core.plan import Caller
 from kvmcp.core.service import Service
 from kvmcp.core.session import Wishes
-from kvmcp.core.subscriptions import LIST_NAMES, Event, ListName, ResourceUpdated
+from kvmcp.core.subscriptions import LIST_NAMES, Event, ListName, ResourceUpdated, Subscription
 
 _SWEPT: Final = 16
 """Sessions that one request may have to look at: enough to forget faster than new ones come."""
@@ -38,11 +38,11 @@ class LegacySession:
 
     def __init__(self, id: str, opened: Opened, service: Service) -> None:
         self.id = id
-        self.principal: str | None = None
-        """Whose it is, once a request of theirs has shown that."""
+        self.owner: str | None = None
+        """Whose it is (`Caller.identity`), once a request of theirs has shown that."""
         self.opened = opened
         self.dialect: LegacyDialect = service.legacy(opened.version)
-        self.wishes = Wishes()
+        self.wishes = Wishes(Subscription(service.watched))
         # "Only use capabilities that were successfully negotiated": a list that comes later is not told of.
         self.wishes.changes.lists.update(name for name in LIST_NAMES if service.catalog.offers(name))
         self.used = self.now = 0.0
@@ -103,13 +103,13 @@ class Sessions:
         """The session of an id; None where it is over, or not the caller's: both are the same to a client."""
         session = self._live.get(id)
         # An id that is remembered was checked when it came first, and only the same bytes find it.
-        if session is None or session.principal != caller.principal or now >= session.opened.expires:
+        if session is None or session.owner != caller.identity or now >= session.opened.expires:
             opened = open_sealed(self._service, id, caller, now)
             if opened is None or id in self._ended:
                 return None
             # Another process may have told of it before its first request came here.
             session = session or self._remember(id, opened)
-            session.principal = caller.principal
+            session.owner = caller.identity
         self._touch(session, now)
         self.sweep(now)
         return session
@@ -138,7 +138,7 @@ class Sessions:
         if wishes.log_level == DEFAULT_LOG_LEVEL:
             wishes.log_level = record.level
         for uri in set(record.uris) - wishes.changes.uris:
-            wishes.changes.uris.add(uri)
+            wishes.changes.watch(uri)
             wishes.changes.note(ResourceUpdated(uri))  # Nobody here knows what has changed meanwhile.
         self.note_wishes(session, now)
 
@@ -241,6 +241,7 @@ class Sessions:
         self._live.pop(session.id, None)
         self._by_list.drop(session)
         self._by_uri.drop(session)
+        session.wishes.changes.close()
 
     def next_deadline(self) -> float | None:
         """When `sweep` has something to do."""

@@ -172,7 +172,22 @@ class CompletionResult(Struct, frozen=True):
     has_more: bool | UnsetType = UNSET
 
 
-Result: TypeAlias = ToolResult | ReadResult | PromptResult | CompletionResult
+class ResourcePage(Struct, frozen=True):
+    """One page of a `ResourceListing`: what its `page` function answers, never a client's own request.
+
+    `next_cursor` is whatever the function wants to be given for the page behind; `ttl_ms` as in `ReadResult`.
+    """
+
+    resources: tuple[ResourceLink, ...]
+    next_cursor: str | UnsetType = UNSET
+    ttl_ms: int = 0
+
+
+class Done(Struct, frozen=True):
+    """Nothing to say but that it is done."""
+
+
+Result: TypeAlias = ToolResult | ReadResult | PromptResult | CompletionResult | ResourcePage | Done
 
 
 # --- what a server asks of a client ---------------------------------------------------------------------------

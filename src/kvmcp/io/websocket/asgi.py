@@ -6,9 +6,9 @@ one message, so nothing else is needed to run it.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, cast
 
 import anyio
 from wsproto.frame_protocol import CloseReason
@@ -19,16 +19,12 @@ from kvmcp.core.http.messages import BodyPart, Field, Part, Request, ResponseSta
 from kvmcp.core.plan import Caller
 from kvmcp.core.service import Service
 from kvmcp.io.driver import Driver, Listener
+from kvmcp.io.endpoint import Receive, Send
 from kvmcp.io.sockets import STALL
 from kvmcp.io.websocket.limits import SUBPROTOCOL
 from kvmcp.io.websocket.upgrade import Door
 
 logger = logging.getLogger("kvmcp.io")
-
-Message: TypeAlias = dict[str, Any]
-"""An ASGI event: `Any`, because each has members of its own."""
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 _WINDOW: Final = 4096
 """Bytes in which the end of a line is looked for first: most messages are shorter."""
