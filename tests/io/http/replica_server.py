@@ -6,9 +6,7 @@ The same assembly and the same settings as the command's, the environment includ
 """
 
 import os
-import secrets
 import sys
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,8 +22,6 @@ from kvmcp.config import load
 from kvmcp.core import ListChanged
 from kvmcp.logs import configure
 from kvmcp.network import serve_network
-from kvmcp.tools.definition import Environment
-from kvmcp.tools.surface import Selection, build_tools
 from tests.tools.support import redis_tools
 
 SPACE: Final = Namespace("fixture")
