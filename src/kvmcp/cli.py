@@ -401,7 +401,8 @@ COMMANDS = {
         _serve,
         (
             "kvmcp serve",
-            "kvmcp serve --namespace acme --log-level debug",
+            "kvmcp serve --transport http --redis-url redis://localhost:6379",
+            "kvmcp serve --transport http:9000 --transport websocket --tools redis,coordination",
             "KVMCP_LOOP=trio kvmcp serve --config kvmcp.toml",
         ),
         serving=True,

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 import msgspec
 import pytest
 from hypothesis import given, strategies as st
+from msgspec import Struct
 
 from kvmcp.core.catalog import Catalog
 from kvmcp.core.commands import BatchFailed, Command, RunBatch
 from kvmcp.core.connection import ServerConnection
 from kvmcp.core.framing import Oversized
 from kvmcp.core.limits import Limits
+from kvmcp.core.plan import Answer, AskBackend, Context, Plan
 from kvmcp.core.session import ServerSession
+from kvmcp.core.wire.common import ToolResult
 from tests.core.fixture_catalog import fixture_catalog, run_op
 from tests.core.harness import (
     CLIENT_INFO,
@@ -161,6 +164,26 @@ def test_each_is_answered_once_and_a_bug_costs_one_call(revision: str) -> None:
     assert text_of(replies[2]["result"]) == "1" and text_of(replies[5]["result"]) == "2"
     assert [replies[id]["error"]["code"] for id in (3, 4)] == [INTERNAL_ERROR, INTERNAL_ERROR]
     assert [type(report.error) for report in server.reports] == [ZeroDivisionError] * 2
+
+
+class Unwritable(Struct, frozen=True):
+    def resume(self, replies: object, context: Context) -> Plan:
+        return Answer(ToolResult(structured=b'{"text":"\xff"}'))
+
+
+def test_a_result_that_cannot_be_written_costs_its_own_call_only() -> None:
+    tool = fixture_catalog().tool("get")
+    assert tool is not None
+    broken = msgspec.structs.replace(
+        tool, name="broken", plan=lambda given, context: AskBackend((), Unwritable())
+    )
+    server = Server(LEGACY[-1], catalog=Catalog(tool, broken))
+    server.say(
+        server.request("tools/call", call("broken", {"key": "a"}), id=1),
+        server.request("tools/call", call("get", {"key": "a"}), id=2),
+    )
+    assert codes(server.replies()) == [(1, INTERNAL_ERROR), (2, None)]
+    assert [type(report.error) for report in server.reports] == [UnicodeDecodeError]
 
 
 def test_an_id_in_flight_is_refused_and_may_come_again_afterwards() -> None:

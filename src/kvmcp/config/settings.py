@@ -33,7 +33,7 @@ from kvmcp.config.kinds import (
 
 PREFIX: Final = "KVMCP_"
 Loop: TypeAlias = Literal["asyncio", "trio", "uvloop"]
-ToolSet: TypeAlias = Literal["redis", "simple_kv"]
+ToolSet: TypeAlias = Literal["redis", "simple_kv", "data", "coordination"]
 """The names of `kvmcp.tools.surface.TOOL_SETS`; not imported, to keep the start fast. A test compares."""
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["text", "json"]
@@ -42,8 +42,8 @@ MAX_GRACE_SECONDS: Final = 3600
 MAX_DATABASE: Final = 65535
 MAX_CONNECTIONS: Final = 10_000
 MAX_WORKERS: Final = 256
-MIN_RESULT_CHARS: Final = 1000
-"""Below it nothing but the notice of what is missing would fit."""
+MIN_RESULT_CHARS: Final = 10_000
+"""What `kvmcp.tools.room` asks for; not imported, to keep the start fast."""
 MAX_RESULT_CHARS: Final = 2_000_000
 """Twice the largest value: hosts cut much earlier."""
 MAX_MEMORY_KEYS: Final = 1_000_000_000

@@ -15,17 +15,33 @@ from kvmcp.tools.channels import CHANNELS
 from kvmcp.tools.confirm import asking
 from kvmcp.tools.definition import Environment, Offered, Part, Row, planner, result_schema
 from kvmcp.tools.hashes import HASHES
+from kvmcp.tools.json_documents import DOCUMENTS
 from kvmcp.tools.keyspace import KEYSPACE
+from kvmcp.tools.leases import LEASES
 from kvmcp.tools.lists import LISTS
+from kvmcp.tools.many_values import MANY_VALUES
+from kvmcp.tools.more_hashes import MORE_HASHES
+from kvmcp.tools.more_keys import MORE_KEYS
+from kvmcp.tools.more_lists import MORE_LISTS
+from kvmcp.tools.more_strings import MORE_STRINGS
 from kvmcp.tools.multi import MULTI
+from kvmcp.tools.queues import QUEUES
 from kvmcp.tools.sessions import SESSIONS
+from kvmcp.tools.sets import SETS
 from kvmcp.tools.simple_kv import SIMPLE_KV
+from kvmcp.tools.sorted_sets import SORTED_SETS
+from kvmcp.tools.streams import STREAMS
 from kvmcp.tools.strings import STRINGS
+from kvmcp.tools.waiting import WAITING
 
 TOOL_SETS: Final[Mapping[str, tuple[Row, ...]]] = {
     "redis": (*STRINGS, *KEYSPACE, *LISTS, *HASHES, *SESSIONS, *CHANNELS, *MULTI),
     "simple_kv": SIMPLE_KV,
-}
+    "data": (
+        *MANY_VALUES, *MORE_STRINGS, *MORE_KEYS, *MORE_LISTS, *MORE_HASHES, *SETS, *SORTED_SETS, *STREAMS, *DOCUMENTS,
+    ),
+    "coordination": (*LEASES, *QUEUES, *WAITING),
+}  # fmt: skip
 """Rows by the name under which a server is told to offer them, in the order in which they are listed."""
 QUIET_SETS: Final = ("simple_kv",)
 """Sets whose tools can be called, but are not listed unless the set, or the tool, is asked for."""

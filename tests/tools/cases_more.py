@@ -1,0 +1,258 @@
+"""What each tool of the sets `data` and `coordination` answers: rows as in `cases`.
+
+Receipts of queues are not known before they are given; `test_queues` goes on with them.
+"""
+
+from kvmcp.backends.ops import etag_of
+from tests.tools.cases import ANY, HASH, LIST, MESSAGES, ONE, TWO, Case, put
+
+SET = ("redis_sadd", {"key": "s", "members": ["b", "a", {"n": 1}]})
+SCORES = (
+    "redis_zadd",
+    {"key": "z", "members": [{"member": "low", "score": 1}, {"member": "mid", "score": 2.5}, {"member": "top", "score": 9}]},
+)  # fmt: skip
+ENTRY = ("redis_xadd", {"key": "x", "fields": {"n": 1, "text": "one"}})
+DOCUMENT = put("d", {"a": {"b": [10, {"c": None}]}, "x/y": 1, "": 2})
+LEASE = ("lease_acquire", {"name": "deploy", "owner": "ann", "ttl": 100})
+QUEUE = ("redis_rpush", {"key": "q", "values": ["first", {"n": 2}, "third"]})
+CLAIM = ("queue_claim", {"queue": "q", "owner": "ann", "visibility": 100})
+COME = ("barrier_wait", {"name": "round", "party": "ann", "parties": 2, "timeout": 0})
+BIG = 2**63 - 1
+
+
+def scored(*members: tuple[object, float]) -> list[dict[str, object]]:
+    return [{"member": member, "score": score} for member, score in members]
+
+
+DATA_READS = (
+    Case("redis_mget", {"keys": ["a", "x", "a"]}, {"values": {"a": 1}, "missing": ["x"]}, (put("a", 1),)),
+    Case("redis_mget", {"keys": ["a", "l"]}, {"values": {"a": 1}, "missing": [], "other": ["l"]}, (put("a", 1), LIST)),
+    Case(
+        "redis_mget", {"keys": ["a", "b"], "detail": "detailed"},
+        {"values": {"a": 1, "b": 2}, "missing": [], "etags": {"a": ONE, "b": TWO}}, (put("a", 1), put("b", 2)),
+    ),
+    Case("redis_lrange", {"key": "l"}, {"values": [1, "two", None], "length": 3}, (LIST,)),
+    Case("redis_lrange", {"key": "l", "start": -2, "stop": -2}, {"values": ["two"], "length": 3}, (LIST,)),
+    Case("redis_lrange", {"key": "l", "start": 5}, {"values": [], "length": 3}, (LIST,)),
+    Case("redis_lrange", {"key": "l", "detail": "detailed"}, {"values": [1, "two", None], "length": 3, "ttl": None}, (LIST,)),
+    Case("redis_lrange", {"key": "none", "detail": "detailed"}, {"values": [], "length": 0, "ttl": None}),
+    Case("redis_lrange", {"key": "a"}, "WRONG_TYPE", (put("a", 1),)),
+    Case("redis_llen", {"key": "l"}, {"length": 3}, (LIST,)),
+    Case("redis_llen", {"key": "none"}, {"length": 0}),
+    Case("redis_llen", {"key": "h"}, "WRONG_TYPE", (HASH,)),
+    Case("redis_hmget", {"key": "h", "fields": ["f", "g", "f"]}, {"fields": {"f": [1]}, "missing": ["g"]}, (HASH,)),
+    Case("redis_hmget", {"key": "none", "fields": ["f"]}, {"fields": {}, "missing": ["f"]}),
+    Case("redis_hmget", {"key": "a", "fields": ["f"]}, "WRONG_TYPE", (put("a", 1),)),
+    Case("redis_smembers", {"key": "s"}, {"members": ["a", "b", {"n": 1}], "count": 3}, (SET,)),
+    Case("redis_smembers", {"key": "s", "offset": 2}, {"members": [{"n": 1}], "count": 3}, (SET,)),
+    Case("redis_smembers", {"key": "none", "detail": "detailed"}, {"members": [], "count": 0, "ttl": None}),
+    Case("redis_smembers", {"key": "a"}, "WRONG_TYPE", (put("a", 1),)),
+    Case("redis_sismember", {"key": "s", "member": "a"}, {"is_member": True}, (SET,)),
+    Case("redis_sismember", {"key": "s", "member": {"n": 1}}, {"is_member": True}, (SET,)),
+    Case("redis_sismember", {"key": "s", "member": 1.0}, {"is_member": False}, (SET,)),
+    Case("redis_sismember", {"key": "s", "member": "x" * 5000}, "TOO_LARGE", (SET,)),
+    Case("redis_scard", {"key": "s"}, {"count": 3}, (SET,)),
+    Case("redis_scard", {"key": "none"}, {"count": 0}),
+    Case("redis_zrange", {"key": "z"}, {"members": scored(("low", 1), ("mid", 2.5), ("top", 9)), "size": 3}, (SCORES,)),
+    Case("redis_zrange", {"key": "z", "start": 0, "stop": 1, "reverse": True}, {"members": scored(("top", 9), ("mid", 2.5)), "size": 2}, (SCORES,)),
+    Case("redis_zrange", {"key": "z", "limit": 1}, {"members": scored(("low", 1)), "size": 3, "next_start": 1}, (SCORES,)),
+    Case("redis_zrange", {"key": "z", "start": -2, "limit": 1}, {"members": scored(("mid", 2.5)), "size": 2, "next_start": 2}, (SCORES,)),
+    Case("redis_zrange", {"key": "z", "start": -9, "limit": 2}, {"members": scored(("low", 1), ("mid", 2.5)), "size": 3, "next_start": 2}, (SCORES,)),
+    Case("redis_zrange", {"key": "z", "min_score": 2}, {"members": scored(("mid", 2.5), ("top", 9)), "size": 2}, (SCORES,)),
+    Case("redis_zrange", {"key": "z", "max_score": 8, "limit": 1, "reverse": True}, {"members": scored(("mid", 2.5)), "size": 2, "next_offset": 1}, (SCORES,)),
+    Case("redis_zrange", {"key": "z", "max_score": 8, "limit": 1, "reverse": True, "offset": 1}, {"members": scored(("low", 1)), "size": 2}, (SCORES,)),
+    Case("redis_zrange", {"key": "z", "min_score": 10, "detail": "detailed"}, {"members": [], "size": 0, "ttl": None}, (SCORES,)),
+    Case("redis_zrange", {"key": "none"}, {"members": [], "size": 0}),
+    Case("redis_zrange", {"key": "z", "min_score": 1, "stop": 3}, "INVALID_PARAMS", (SCORES,)),
+    Case("redis_zrange", {"key": "z", "offset": 1}, "INVALID_PARAMS", (SCORES,)),
+    Case("redis_zrange", {"key": "s"}, "WRONG_TYPE", (SET,)),
+    Case("redis_zscore", {"key": "z", "member": "mid"}, {"found": True, "score": 2.5}, (SCORES,)),
+    Case("redis_zscore", {"key": "z", "member": "none"}, {"found": False}, (SCORES,)),
+    Case("redis_zrank", {"key": "z", "member": "top"}, {"found": True, "rank": 2}, (SCORES,)),
+    Case("redis_zrank", {"key": "z", "member": "top", "reverse": True}, {"found": True, "rank": 0}, (SCORES,)),
+    Case("redis_zrank", {"key": "none", "member": "top"}, {"found": False}),
+    Case("redis_zcard", {"key": "z"}, {"count": 3}, (SCORES,)),
+    Case("redis_xrange", {"key": "x"}, {"entries": [{"id": ANY, "fields": {"n": 1, "text": "one"}}]}, (ENTRY,)),
+    Case("redis_xrange", {"key": "x", "count": 1}, {"entries": [{"id": ANY, "fields": ANY}], "cursor": ANY}, (ENTRY, ENTRY)),
+    Case("redis_xrange", {"key": "x", "end": "5"}, {"entries": []}, (ENTRY,)),
+    Case("redis_xrange", {"key": "x", "start": "5", "reverse": True, "detail": "detailed"}, {"entries": [ANY, ANY], "ttl": None, "length": 2}, (ENTRY, ENTRY)),
+    Case("redis_xrange", {"key": "none"}, {"entries": []}),
+    Case("redis_xrange", {"key": "x", "start": "now"}, "INVALID_PARAMS", (ENTRY,)),
+    Case("redis_xrange", {"key": "x", "end": "99999999999999999999"}, "INVALID_PARAMS", (ENTRY,)),
+    Case("redis_xrange", {"key": "x", "cursor": "-"}, "INVALID_PARAMS", (ENTRY,)),
+    Case("redis_xrange", {"key": "l"}, "WRONG_TYPE", (LIST,)),
+    Case("redis_xlen", {"key": "x"}, {"length": 2}, (ENTRY, ENTRY)),
+    Case("redis_json_get", {"key": "d"}, {"found": True, "value": DOCUMENT[1]["value"], "etag": ANY}, (DOCUMENT,)),
+    Case("redis_json_get", {"key": "d", "path": "/a/b/1/c"}, {"found": True, "value": None, "etag": ANY}, (DOCUMENT,)),
+    Case("redis_json_get", {"key": "d", "path": "/x~1y"}, {"found": True, "value": 1, "etag": ANY}, (DOCUMENT,)),
+    Case("redis_json_get", {"key": "d", "path": "/"}, {"found": True, "value": 2, "etag": ANY}, (DOCUMENT,)),
+    Case("redis_json_get", {"key": "d", "path": "$.a.b[-2]"}, {"found": True, "value": 10, "etag": ANY}, (DOCUMENT,)),
+    Case("redis_json_get", {"key": "d", "path": "$['x/y']"}, {"found": True, "value": 1, "etag": ANY}, (DOCUMENT,)),
+    Case(
+        "redis_json_get", {"key": "d", "path": "/a/c/d"},
+        {"found": False, "etag": ANY, "ended_at": "/a", "there": 'an object of 1 members: "b"'}, (DOCUMENT,),
+    ),
+    Case("redis_json_get", {"key": "d", "path": "$.a.b[2]"}, {"found": False, "etag": ANY, "ended_at": "/a/b", "there": "an array of 2 elements"}, (DOCUMENT,)),
+    Case("redis_json_get", {"key": "d", "path": "/a/b/0/z"}, {"found": False, "etag": ANY, "ended_at": "/a/b/0", "there": "a number"}, (DOCUMENT,)),
+    Case("redis_json_get", {"key": "none", "path": "/a"}, {"found": False}),
+    Case("redis_json_get", {"key": "d", "path": "a.b"}, "INVALID_PARAMS", (DOCUMENT,)),
+    Case("redis_json_get", {"key": "d", "path": "$..b"}, "INVALID_PARAMS", (DOCUMENT,)),
+    Case("redis_json_get", {"key": "l"}, "WRONG_TYPE", (LIST,)),
+)  # fmt: skip
+
+DATA_WRITES = (
+    Case("redis_mset", {"values": {"a": 1, "b": [2]}, "ttl": 50}, {"ok": True, "stored": 2}, (LIST,)),
+    Case("redis_mset", {"values": {"a": 1, "l": 2}}, {"ok": True, "stored": 2}, (LIST,)),
+    Case("redis_mset", {"values": {"a": 1, "l": 2}, "if_absent": True}, {"ok": False, "stored": 0}, (LIST,)),
+    Case("redis_mset", {"values": {"": 1}}, "INVALID_PARAMS"),
+    Case("redis_mset", {"values": {}}, "INVALID_PARAMS"),
+    Case("redis_incrby", {"key": "n"}, {"value": 1}),
+    Case("redis_incrby", {"key": "n", "by": -7}, {"value": -5}, (put("n", 2),)),
+    Case("redis_incrby", {"key": "n"}, "OUT_OF_RANGE", (put("n", BIG),)),
+    Case("redis_incrby", {"key": "n", "by": -1}, {"value": BIG - 1}, (put("n", BIG),)),
+    Case("redis_incrby", {"key": "n"}, "WRONG_TYPE", (put("n", BIG + 1),)),
+    Case("redis_incrby", {"key": "n"}, "WRONG_TYPE", (put("n", 1.0),)),
+    Case("redis_incrby", {"key": "l"}, "WRONG_TYPE", (LIST,)),
+    Case("redis_append", {"key": "t", "text": "ü😀\n"}, {"length": 3}),
+    Case("redis_append", {"key": "t", "text": '"x'}, {"length": 5}, (put("t", "aä\\"),)),
+    Case("redis_append", {"key": "t", "text": "x"}, "WRONG_TYPE", (put("t", 1),)),
+    Case("redis_append", {"key": "l", "text": "x"}, "WRONG_TYPE", (LIST,)),
+    Case("redis_append", {"key": "t", "text": "x" * 600_000}, "TOO_LARGE", (put("t", "y" * 600_000),)),
+    Case("redis_getdel", {"key": "a"}, {"found": True, "value": 1, "etag": ONE}, (put("a", 1),)),
+    Case("redis_getdel", {"key": "a"}, {"found": False}),
+    Case("redis_getdel", {"key": "l"}, "WRONG_TYPE", (LIST,)),
+    Case("redis_getdel", {"key": "a"}, "TOO_LARGE", (put("a", "x" * 20_000),)),
+    Case("redis_persist", {"key": "a"}, {"applied": True}, (put("a", 1, ttl=9),)),
+    Case("redis_persist", {"key": "a"}, {"applied": False}, (put("a", 1),)),
+    Case("redis_rename", {"key": "a", "new_key": "b"}, {"found": True, "renamed": True}, (put("a", 1, ttl=9), LIST)),
+    Case("redis_rename", {"key": "a", "new_key": "l"}, {"found": True, "renamed": True}, (put("a", 1), LIST)),
+    Case("redis_rename", {"key": "a", "new_key": "l", "if_absent": True}, {"found": True, "renamed": False}, (put("a", 1), LIST)),
+    Case("redis_rename", {"key": "a", "new_key": "a"}, {"found": True, "renamed": True}, (put("a", 1),)),
+    Case("redis_rename", {"key": "a", "new_key": "a", "if_absent": True}, {"found": True, "renamed": False}, (put("a", 1),)),
+    Case("redis_rename", {"key": "x", "new_key": "a"}, {"found": False, "renamed": False}, (put("a", 1),)),
+    Case("redis_rpop", {"key": "l"}, {"values": [None]}, (LIST,)),
+    Case("redis_rpop", {"key": "l", "count": 2}, {"values": [None, "two"]}, (LIST,)),
+    Case("redis_rpop", {"key": "l", "count": 9}, {"values": [None, "two", 1]}, (LIST,)),
+    Case("redis_rpop", {"key": "l"}, {"values": []}),
+    Case("redis_rpop", {"key": "a"}, "WRONG_TYPE", (put("a", 1),)),
+    Case("redis_rpop", {"key": "l"}, "TOO_LARGE", (("redis_rpush", {"key": "l", "values": ["x" * 20_000]}),)),
+    Case("redis_lrem", {"key": "l", "value": 1}, {"removed": 2}, (LIST, LIST)),
+    Case("redis_lrem", {"key": "l", "value": 1, "count": -1}, {"removed": 1}, (LIST, LIST)),
+    Case("redis_lrem", {"key": "l", "value": 3}, {"removed": 0}, (LIST,)),
+    Case("redis_lrem", {"key": "none", "value": 3}, {"removed": 0}),
+    Case("redis_lrem", {"key": "a", "value": 1}, "WRONG_TYPE", (put("a", 1),)),
+    *(
+        Case("redis_ltrim", {"key": "l", "start": start, "stop": stop}, {"length": length}, (LIST,))
+        for start, stop, length in ((0, 0, 1), (0, -1, 3), (-2, -1, 2), (1, 9, 2), (2, 1, 0), (-9, 1, 2), (3, 5, 0), (0, -9, 0))
+    ),
+    Case("redis_ltrim", {"key": "none", "start": 0, "stop": 1}, {"length": 0}),
+    Case("redis_hmset", {"key": "h", "fields": {"f": 1, "g": {"x": 2}, "": None}}, {"created": 2}, (HASH,)),
+    Case("redis_hmset", {"key": "l", "fields": {"f": 1}}, "WRONG_TYPE", (LIST,)),
+    Case("redis_hmset", {"key": "h", "fields": {}}, "INVALID_PARAMS"),
+    Case("redis_hdel", {"key": "h", "fields": ["f", "g", "f"]}, {"deleted": 1}, (HASH,)),
+    Case("redis_hdel", {"key": "none", "fields": ["f"]}, {"deleted": 0}),
+    Case("redis_sadd", {"key": "s", "members": ["a", "c", "c"]}, {"added": 1}, (SET,)),
+    Case("redis_sadd", {"key": "new", "members": [1, 1.0, None]}, {"added": 3}),
+    Case("redis_sadd", {"key": "l", "members": [1]}, "WRONG_TYPE", (LIST,)),
+    Case("redis_sadd", {"key": "s", "members": ["x" * 5000]}, "TOO_LARGE"),
+    Case("redis_srem", {"key": "s", "members": ["a", {"n": 1}, "zz", "a"]}, {"removed": 2}, (SET,)),
+    Case("redis_srem", {"key": "none", "members": ["a"]}, {"removed": 0}),
+    Case("redis_zadd", {"key": "z", "members": scored(("low", 3), ("new", -1))}, {"added": 1}, (SCORES,)),
+    Case("redis_zadd", {"key": "z", "members": scored(("low", 3), ("new", -1)), "only_new": True}, {"added": 1}, (SCORES,)),
+    Case("redis_zadd", {"key": "z", "members": scored(("low", 3), ("mid", 2.5), ("new", -1)), "only_existing": True}, {"added": 0, "changed": 1}, (SCORES,)),
+    Case("redis_zadd", {"key": "z", "members": scored(("a", 3)), "only_existing": True, "only_new": True}, "INVALID_PARAMS"),
+    Case("redis_zadd", {"key": "z", "members": scored(("a", 3), ("a", 4))}, "INVALID_PARAMS"),
+    Case("redis_zadd", {"key": "s", "members": scored(("a", 3))}, "WRONG_TYPE", (SET,)),
+    Case("redis_zincrby", {"key": "z", "member": "mid", "by": 0.25}, {"score": 2.75}, (SCORES,)),
+    Case("redis_zincrby", {"key": "none", "member": "mid"}, {"score": 1}),
+    Case("redis_zincrby", {"key": "z", "member": "max", "by": 1.7e308}, "OUT_OF_RANGE", (("redis_zadd", {"key": "z", "members": scored(("max", 1.7e308))}),)),
+    Case("redis_zrem", {"key": "z", "members": ["low", "none"]}, {"removed": 1}, (SCORES,)),
+    Case("redis_xadd", {"key": "x", "fields": {"n": 2}}, {"id": ANY}, (ENTRY,)),
+    Case("redis_xadd", {"key": "x", "fields": {"n": 2}, "max_length": 1}, {"id": ANY}, (ENTRY,)),
+    Case("redis_xadd", {"key": "l", "fields": {"n": 2}}, "WRONG_TYPE", (LIST,)),
+    Case("redis_xadd", {"key": "x", "fields": {"a": "x" * 600_000, "b": "y" * 600_000}}, "TOO_LARGE"),
+    Case("redis_xdel", {"key": "x", "ids": ["5-5", "5", "5-0"]}, {"removed": 0}, (ENTRY,)),
+    Case("redis_xdel", {"key": "x", "ids": ["5-"]}, "INVALID_PARAMS", (ENTRY,)),
+    Case("redis_xtrim", {"key": "x", "max_length": 1}, {"removed": 2}, (ENTRY, ENTRY, ENTRY)),
+    Case("redis_xtrim", {"key": "x", "max_length": 5}, {"removed": 0}, (ENTRY,)),
+    Case("redis_json_merge", {"key": "d", "patch": {"a": {"b": None, "n": {"q": None}}, "x/y": [1]}}, {"ok": True, "etag": etag_of(b'{"a":{"n":{}},"x/y":[1],"":2}'), "created": False}, (DOCUMENT,)),
+    Case("redis_json_merge", {"key": "n", "patch": {"a": 1, "b": None}}, {"ok": True, "etag": etag_of(b'{"a":1}'), "created": True}),
+    Case("redis_json_merge", {"key": "a", "patch": {"a": 1}}, {"ok": True, "etag": etag_of(b'{"a":1}'), "created": False}, (put("a", [1], ttl=50),)),
+    Case("redis_json_merge", {"key": "a", "patch": {"a": 1}, "if_match": ONE}, {"ok": True, "etag": ANY, "created": False}, (put("a", 1),)),
+    Case("redis_json_merge", {"key": "a", "patch": {"a": 1}, "if_match": TWO}, "CONFLICT", (put("a", 1),)),
+    Case("redis_json_merge", {"key": "none", "patch": {"a": 1}, "if_match": TWO}, "CONFLICT"),
+    Case("redis_json_merge", {"key": "a", "patch": [1]}, "INVALID_PARAMS"),
+    Case("redis_json_merge", {"key": "l", "patch": {"a": 1}}, "WRONG_TYPE", (LIST,)),
+    Case("redis_json_merge", {"key": "a", "patch": {"b": "y" * 600_000}}, "TOO_LARGE", (put("a", {"a": "x" * 600_000}),)),
+)  # fmt: skip
+
+COORDINATION_READS = (
+    Case("kv_wait", {"key": "a", "since": TWO}, {"changed": True, "found": True, "value": 1, "etag": ONE}, (put("a", 1),)),
+    Case("kv_wait", {"key": "a", "since": "absent"}, {"changed": True, "found": True, "value": 1, "etag": ONE}, (put("a", 1),)),
+    Case("kv_wait", {"key": "a", "since": ONE}, {"changed": True, "found": False, "etag": "absent"}),
+    Case("kv_wait", {"key": "a", "since": ONE, "timeout": 0}, {"changed": False, "found": True, "etag": ONE}, (put("a", 1),)),
+    Case("kv_wait", {"key": "a", "timeout": 0}, {"changed": False, "found": False, "etag": "absent"}),
+    Case("kv_wait", {"key": "l", "since": ONE}, "WRONG_TYPE", (LIST,)),
+    Case(
+        "kv_wait", {"channel": "c", "since": "0"},
+        {"changed": True, "messages": [{"channel": "c", "id": ANY, "message": {"n": 1}}, {"channel": "c", "id": ANY, "message": "two"}], "cursor": ANY},
+        MESSAGES,
+    ),
+    Case("kv_wait", {"channel": "c", "timeout": 0}, {"changed": False, "messages": [], "cursor": ANY}, MESSAGES),
+    Case("kv_wait", {"channel": "c", "since": "abc"}, "INVALID_PARAMS", MESSAGES),
+    Case("kv_wait", {"key": "a", "channel": "c"}, "INVALID_PARAMS"),
+    Case("kv_wait", {}, "INVALID_PARAMS"),
+)  # fmt: skip
+
+COORDINATION_WRITES = (
+    Case("lease_acquire", {"name": "deploy", "owner": "bob"}, {"acquired": True, "owner": "bob", "ttl": 30, "fencing_token": 1}),
+    Case("lease_acquire", {"name": "deploy", "owner": "bob"}, {"acquired": False, "owner": "ann", "ttl": 100}, (LEASE,)),
+    Case("lease_acquire", {"name": "deploy", "owner": "ann"}, {"acquired": False, "owner": "ann", "ttl": 100}, (LEASE,)),
+    Case(
+        "lease_acquire", {"name": "deploy", "owner": "bob", "ttl": 7}, {"acquired": True, "owner": "bob", "ttl": 7, "fencing_token": 2},
+        (LEASE, ("lease_release", {"name": "deploy", "owner": "ann", "fencing_token": 1})),
+    ),
+    Case("lease_acquire", {"name": "deploy", "owner": "ü" * 200}, "INVALID_PARAMS"),
+    Case("lease_renew", {"name": "deploy", "owner": "ann", "fencing_token": 1, "ttl": 7}, {"renewed": True, "ttl": 7}, (LEASE,)),
+    Case("lease_renew", {"name": "deploy", "owner": "ann", "fencing_token": 2}, "LEASE_LOST", (LEASE,)),
+    Case("lease_renew", {"name": "deploy", "owner": "bob", "fencing_token": 1}, "LEASE_LOST", (LEASE,)),
+    Case("lease_renew", {"name": "deploy", "owner": "ann", "fencing_token": 1}, "LEASE_LOST"),
+    Case("lease_release", {"name": "deploy", "owner": "ann", "fencing_token": 1}, {"released": True}, (LEASE,)),
+    Case("lease_release", {"name": "deploy", "owner": "ann", "fencing_token": 2}, "LEASE_LOST", (LEASE,)),
+    Case(
+        "redis_multi",
+        {"operations": [
+            {"tool": "lease_renew", "arguments": {"name": "deploy", "owner": "ann", "fencing_token": 1}},
+            {"tool": "redis_incrby", "arguments": {"key": "n"}},
+            {"tool": "redis_json_get", "arguments": {"key": "d", "path": "/x~1y"}},
+        ]},
+        {"results": [{"renewed": True, "ttl": 30}, {"value": 1}, {"found": True, "value": 1, "etag": ANY}]}, (LEASE, DOCUMENT),
+    ),
+    Case(
+        "redis_multi",
+        {"operations": [
+            {"tool": "redis_incrby", "arguments": {"key": "n"}},
+            {"tool": "lease_renew", "arguments": {"name": "deploy", "owner": "ann", "fencing_token": 2}},
+        ]},
+        "LEASE_LOST", (LEASE,),
+    ),
+    Case("redis_multi", {"operations": [{"tool": "lease_acquire", "arguments": {"name": "deploy", "owner": "bob"}}]}, "CONFLICT", (LEASE,)),
+    Case("redis_multi", {"operations": [{"tool": "lease_acquire", "arguments": {"name": "deploy", "owner": "bob", "timeout": 1}}]}, "INVALID_PARAMS"),
+    Case("redis_multi", {"operations": [{"tool": "queue_claim", "arguments": {"queue": "q", "owner": "bob", "timeout": 1}}]}, "INVALID_PARAMS"),
+    Case(
+        "queue_claim", {"queue": "q", "owner": "bob", "count": 2},
+        {"items": [{"receipt": ANY, "value": "first", "deliveries": 1}, {"receipt": ANY, "value": {"n": 2}, "deliveries": 1}], "waiting": 1, "claimed": 2},
+        (QUEUE,),
+    ),
+    Case("queue_claim", {"queue": "q", "owner": "bob"}, {"items": [{"receipt": ANY, "value": {"n": 2}, "deliveries": 1}], "waiting": 1, "claimed": 2}, (QUEUE, CLAIM)),
+    Case("queue_claim", {"queue": "q", "owner": "bob"}, {"items": [], "waiting": 0, "claimed": 0}),
+    Case("queue_claim", {"queue": "q", "owner": "bob"}, "WRONG_TYPE", (put("q", 1),)),
+    Case("queue_ack", {"queue": "q", "receipt": "none"}, {"acknowledged": False}, (QUEUE,)),
+    Case("queue_extend", {"queue": "q", "receipt": "none"}, {"extended": False}, (QUEUE,)),
+    Case("barrier_wait", {"name": "round", "party": "ann", "parties": 1}, {"complete": True, "arrived": 1, "missing": 0, "here": ["ann"]}),
+    Case("barrier_wait", {"name": "round", "party": "bob", "parties": 2}, {"complete": True, "arrived": 2, "missing": 0, "here": ["ann", "bob"]}, (COME,)),
+    Case("barrier_wait", {"name": "round", "party": "ann", "parties": 2, "timeout": 0}, {"complete": False, "arrived": 1, "missing": 1, "here": ["ann"]}, (COME,)),
+)  # fmt: skip
+
+MORE_READS = (*DATA_READS, *COORDINATION_READS)
+MORE_WRITES = (*DATA_WRITES, *COORDINATION_WRITES)
