@@ -250,9 +250,9 @@ class RespMachine:
                 self._answer(replies, settled)
 
     def _missing(self) -> int:
-        """How many replies the oldest call still needs; 1 without a call, for pushes come then, too."""
+        """How many replies the oldest call still needs. Without a call only pushes come, as many as there are."""
         if not self._flying:
-            return 1
+            return MAX_PUSHES
         call = self._flying[0]
         return len(call.commands) - len(call.replies)
 
