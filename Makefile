@@ -16,6 +16,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 BIN := .venv/bin
+# Two test files at a time, on two cores; a file's tests share the servers that they start. make test PARALLEL= for one.
+PARALLEL ?= -n 2 --dist loadfile
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
 SDKS := .venvs/sdk1/.stamp .venvs/sdk2/.stamp
 NODE := tests/node/node_modules
@@ -74,11 +76,11 @@ serve: install
 # --- showing that it works -------------------------------------------------------------------------------------
 
 test: check $(SDKS) node-tools redis-server balancers cover
-	$(BIN)/python -m pytest --ignore=tests/core
+	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/core
 
 # The core is covered, every branch, by its own tests.
 cover: test-tools
-	$(BIN)/python -m pytest tests/core --cov --cov-report=term
+	$(BIN)/python -m pytest $(PARALLEL) tests/core --cov --cov-report=term
 
 check: test-tools
 	$(BIN)/ruff check .
