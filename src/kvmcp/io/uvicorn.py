@@ -4,6 +4,7 @@ uvicorn has no deadline for the head of a request and none for writing: put a pr
 connect.
 """
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Generator, Sequence
@@ -46,7 +47,9 @@ class UvicornServer:
         config.load()
         config.ssl = tls
         self._server = _Server(config)
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # It tells of every start and stop.
+        log = logging.getLogger("uvicorn.error")
+        log.setLevel(logging.WARNING)  # It tells of every start and stop.
+        log.addFilter(_is_news)
 
     async def run(self) -> None:
         """Serve until `stop`."""
@@ -58,6 +61,11 @@ class UvicornServer:
 
     def stop(self) -> None:
         self._server.should_exit = True
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether it is none of the requests that a sudden end has cancelled."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 class _Server(uvicorn.Server):

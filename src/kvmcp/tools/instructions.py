@@ -26,8 +26,10 @@ _HINTS: Final = {
     "redis_publish": "News for other agents: redis_publish; they read it by redis_subscribe.",
     "redis_subscribe": "With the cursor of the result before redis_subscribe misses nothing; its timeout waits.",
     "redis_multi": "Changes that belong together: redis_multi, all or nothing.",
+    "redis_json_merge": "Long JSON values: redis_json_get reads a part by its path, redis_json_merge changes members.",
     "lease_acquire": "Only one agent at a time: lease_acquire, and its fencing token with what you write.",
     "queue_claim": "Work that must not get lost when an agent dies: queue_claim, queue_ack.",
+    "barrier_wait": "To begin together: barrier_wait.",
     "kv_wait": "To await a change: kv_wait, instead of reading again and again.",
 }
 """By the tool that has to be offered."""

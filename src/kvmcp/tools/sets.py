@@ -30,8 +30,11 @@ from kvmcp.tools.definition import CREATE, OVERWRITE, READ, Call, DryRun, Reader
 from kvmcp.tools.keys import Detail, Key, key_fault, stored_value
 from kvmcp.tools.keyspace import KeyArguments
 from kvmcp.tools.more_lists import RemovedResult
-from kvmcp.tools.room import FRAME, Truncated, how_many_fit
+from kvmcp.tools.room import Truncated, how_many_fit
 from kvmcp.tools.strings import seconds_left
+
+AROUND: Final = 400
+"""Of the room: for what a result says besides members. With the smallest room the longest member still fits."""
 
 Member: TypeAlias = Annotated[
     Raw,
@@ -145,11 +148,11 @@ class MembersReader(Reader, frozen=True):
     offset: int
 
     def read(self, replies: Sequence[Reply], context: Context, room: int) -> Rendered:
-        # `ops.SetMembers` lays down what is in the tuple. A member is shorter than any room.
+        # `ops.SetMembers` lays down what is in the tuple.
         members = cast(tuple[bytes, ...], of_type(replies[0], tuple))
         ttl = UNSET if len(replies) == 1 else seconds_left(of_type(replies[1], TtlReply))
         rest = members[self.offset :]
-        fit = how_many_fit(rest, room - FRAME)
+        fit = how_many_fit(rest, room - AROUND)
         shown = tuple(map(Raw, rest[:fit]))
         if fit == len(rest):
             return SmembersResult(shown, len(members), UNSET, ttl)

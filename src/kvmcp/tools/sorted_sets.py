@@ -31,8 +31,16 @@ from kvmcp.tools.definition import ADD, OVERWRITE, READ, Call, DryRun, Reader, R
 from kvmcp.tools.keys import Detail, Key, bad, key_fault
 from kvmcp.tools.keyspace import KeyArguments
 from kvmcp.tools.more_lists import RemovedResult
-from kvmcp.tools.room import FRAME, how_many_fit
-from kvmcp.tools.sets import CountResult, Member, MemberArguments, MembersArguments, member_of, members_of
+from kvmcp.tools.room import how_many_fit
+from kvmcp.tools.sets import (
+    AROUND,
+    CountResult,
+    Member,
+    MemberArguments,
+    MembersArguments,
+    member_of,
+    members_of,
+)
 from kvmcp.tools.strings import seconds_left
 
 Score: TypeAlias = Annotated[float, Meta(description="The score, for example 3.5 or a Unix time.")]
@@ -229,10 +237,10 @@ class RankedReader(Reader, frozen=True):
         ranked, size = of_type(replies[0], Ranked), of_type(replies[1], int)
         ttl = UNSET if len(replies) == 2 else seconds_left(of_type(replies[2], TtlReply))
         members = [MemberScore(Raw(member), _said(score)) for member, score in ranked.members]
-        fit = how_many_fit(map(encode, members), room - FRAME)
+        fit = how_many_fit(map(encode, members), room - AROUND)
         first = self.passed if self.passed >= 0 else max(0, size + self.passed)
         left = ranked.size - fit - (self.passed if self.by_score else 0)
-        on = first + fit if left > 0 and fit else UNSET
+        on = first + fit if left > 0 else UNSET
         by_score = self.by_score
         return ZrangeResult(
             tuple(members[:fit]), ranked.size, UNSET if by_score else on, on if by_score else UNSET, ttl

@@ -184,7 +184,7 @@ class EntriesReader(Reader, frozen=True):
                 json = _without_fields(entry)
                 links = (link(context, "keys", self.key),)
             room -= chars(json) + 1
-            if room < 0:
+            if room < 0 and shown:
                 break
             shown.append(json)
             if links:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from kvmcp.backends.base import Backend
-from kvmcp.backends.ops import KIND_LEASE, Namespace
+from kvmcp.backends.ops import KIND_BARRIER, KIND_LEASE, KIND_VALUE, Namespace
 from kvmcp.backends.redis import RedisOptions, open_backend
 from tests.backends.redis.servers import Cluster, RedisServer
 from tests.backends.redis.test_tools import AGENTS, ERAS, in_time
@@ -158,12 +158,21 @@ async def test_patches_of_several_agents_lose_nothing(backend: Backend, namespac
     assert found == {f"f{number}": rounds for number in range(AGENTS)}
 
 
-async def test_a_lease_that_expires_is_told_to_who_waits(backend: Backend, namespace: Namespace) -> None:
-    """Change events reach watchers of leases, too: a release, and an expiry by the store's own clock."""
+ACTS: list[tuple[str, str, str, dict[str, Any]]] = [
+    (KIND_LEASE, "l", "lease_acquire", {"name": "l", "owner": "a"}),
+    (KIND_LEASE, "l", "lease_release", {"name": "l", "owner": "a", "fencing_token": 1}),
+    (KIND_VALUE, "q", "redis_rpush", {"key": "q", "values": [1]}),
+    (KIND_BARRIER, "b", "barrier_wait", {"name": "b", "party": "a", "parties": 2, "timeout": 0}),
+    (KIND_VALUE, "d", "redis_json_merge", {"key": "d", "patch": {"a": 1}}),
+]
+
+
+async def test_those_who_wait_are_told(backend: Backend, namespace: Namespace) -> None:
+    """Watchers hear of leases, lists, barriers and documents: what the waiting tools wait for."""
     agent = FullAgent(ERAS[0], backend, namespace=namespace.name)
-    said = await agent.does("lease_acquire", name="l", owner="a", ttl=100)
-    key = namespace.key("l", KIND_LEASE)
-    async with backend.watch(keys=(key,)) as events:
-        await agent.does("lease_release", name="l", owner="a", fencing_token=said["fencing_token"])
-        with anyio.fail_after(10):
-            assert getattr(await anext(events), "key", None) == key
+    for kind, name, tool, arguments in ACTS:
+        key = namespace.key(name, kind)
+        async with backend.watch(keys=(key,)) as events:
+            assert "error" not in await agent.does(tool, arguments)
+            with anyio.fail_after(10):
+                assert getattr(await anext(events), "key", None) == key

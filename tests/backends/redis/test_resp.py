@@ -185,6 +185,16 @@ def test_a_reply_that_nobody_asked_for() -> None:
         machine.receive_data(b"+PONG\r\n+PONG\r\n")
 
 
+def test_what_came_in_front_of_garbage_did_come() -> None:
+    answered, begun = Call([GET]), Call([SET, SET])
+    machine = flying(answered, begun)
+    with pytest.raises(Garbage):
+        machine.receive_data(b"$1\r\nx\r\n+OK\r\n?\r\n")
+    assert machine.lose() == [answered, begun]
+    assert answered.replies == [b"x"]
+    assert begun.replies == [b"OK", Lost.UNANSWERED]
+
+
 def test_text_that_looks_like_a_huge_header_is_text() -> None:
     text = b"a\n*99999999\r\n>99999999\r\n~9999999"
     reply = b"$%d\r\n%b\r\n" % (len(text), text)
@@ -273,12 +283,14 @@ _noise = st.lists(
 def test_any_bytes_settle_calls_or_are_garbage(chunks: list[bytes]) -> None:
     calls = [Call([GET, SET]) for _ in range(3)]
     machine = flying(*calls)
+    given: list[Call] = []
     try:
         for chunk in chunks:
-            machine.receive_data(chunk)
+            given += machine.receive_data(chunk)
     except Garbage:
         pass
-    machine.lose()
+    given += machine.lose()
+    assert given == calls  # each once: whoever waits for one is woken
     for call in calls:
         assert len(call.replies) == 2
         assert call.settled

@@ -153,6 +153,8 @@ class RespMachine:
         self._max_call_reply_bytes = max_call_reply_bytes
         self._queued: deque[Call] = deque()
         self._flying: deque[Call] = deque()
+        self._settled: list[Call] = []
+        """Calls that have all their replies and were not given out yet."""
         self._pushes: list[Push] = []
         self.handed_out = 0
         """Bytes given out by `data_to_send`, ever."""
@@ -202,7 +204,6 @@ class RespMachine:
     def receive_data(self, data: bytes) -> list[Call]:
         """The calls that `data` settles. Raises `Garbage`; then `lose` is all that is left to do."""
         self.received += len(data)
-        settled: list[Call] = []
         if self._held:
             data = self._held + data
             self._held = b""
@@ -210,11 +211,15 @@ class RespMachine:
             data = self._hold_back(data)
         # Without the alternation of `_HUGE`, which costs 800 ns a call (benchmarks/stdio.py).
         if data[:1] not in _AGGREGATES and _INNER.search(data) is None:
-            self._feed(data, settled)
+            self._feed(data)
         else:
-            self._feed_carefully(data, settled)
+            self._feed_carefully(data)
         if self._flying and self.received - self._begun > self._max_call_reply_bytes:
             self._drop_large_replies(self._flying[0])
+        return self._take_settled()
+
+    def _take_settled(self) -> list[Call]:
+        settled, self._settled = self._settled, []
         return settled
 
     def take_pushes(self) -> list[Push]:
@@ -222,13 +227,16 @@ class RespMachine:
         return pushes
 
     def lose(self, cause: Failure | None = None) -> list[Call]:
-        """The connection is gone. All calls that are not settled, with each command's fate in its slot."""
+        """The connection is gone. All calls that were not given out, with each command's fate in its slot.
+
+        Among them are those that were answered just before `Garbage`.
+        """
         lost = [call for call in self.calls() if not call.ghost]
         self._queued.clear()
         self._flying.clear()
         for call in lost:
             call.lose(self._written, cause)
-        return lost
+        return self._take_settled() + lost
 
     def give_up(self, call: Call, cause: Failure | None = None) -> None:
         """Settle one call now. What Redis still sends for it is thrown away."""
@@ -248,12 +256,12 @@ class RespMachine:
                 self._flying[index] = ghost
                 return
 
-    def _feed(self, data: bytes, settled: list[Call]) -> None:
+    def _feed(self, data: bytes) -> None:
         self._incomplete += len(data)
         reader = self._reader
         try:
             reader.feed(data)
-            self._read_replies(settled)
+            self._read_replies()
         except Garbage:
             raise
         except Exception as error:  # hiredis raises its own, TypeError (odd map keys), MemoryError
@@ -261,35 +269,38 @@ class RespMachine:
         if self._incomplete > self._max_reply_bytes:
             raise Oversized(f"a reply of more than {self._max_reply_bytes} bytes")
 
-    def _read_replies(self, settled: list[Call]) -> None:
+    def _read_replies(self) -> None:
         gets = self._reader.gets
         while True:
-            # All that the oldest call may be given, without a turn of a loop of ours (benchmarks/redis.py).
-            replies = list(islice(iter(gets, _NOT_YET), self._missing()))
+            replies: list[Value] = []
+            try:
+                # All that the oldest call may be given, without a turn of a loop of ours (benchmarks/redis.py).
+                replies += islice(iter(gets, _NOT_YET), self._missing())
+            finally:  # What came in front of garbage did come.
+                if hiredis.PushNotification in map(type, replies):
+                    self._sort(replies)
+                elif replies:
+                    self._answer(replies)
             if not replies:
                 return
             self._incomplete = 0
-            if hiredis.PushNotification in map(type, replies):
-                self._sort(replies, settled)
-            else:
-                self._answer(replies, settled)
 
     def _missing(self) -> int:
-        """How many replies the oldest call still needs; 1 without a call, for pushes come then, too."""
+        """How many replies the oldest call still needs. Without a call only pushes come, as many as there are."""
         if not self._flying:
-            return 1
+            return MAX_PUSHES
         call = self._flying[0]
         return len(call.commands) - len(call.replies)
 
-    def _sort(self, replies: list[Value], settled: list[Call]) -> None:
+    def _sort(self, replies: list[Value]) -> None:
         """Replies with pushes among them."""
         for reply in replies:
             if type(reply) is hiredis.PushNotification:
-                self._pushed(reply, settled)
+                self._pushed(reply)
             else:
-                self._answer([reply], settled)
+                self._answer([reply])
 
-    def _answer(self, replies: Sequence[Value], settled: list[Call]) -> None:
+    def _answer(self, replies: Sequence[Value]) -> None:
         """Give the oldest call replies, no more than it needs."""
         if not self._flying:
             raise Garbage("a reply that nobody asked for")
@@ -300,7 +311,7 @@ class RespMachine:
             self.answered = call.end
             self._begun = self.received
             if not call.ghost:
-                settled.append(call)
+                self._settled.append(call)
 
     def _drop_large_replies(self, call: Call) -> None:
         """From now on: the call is settled when the last of them has come, and says so by its cause."""
@@ -308,12 +319,12 @@ class RespMachine:
             call.replies = _Full(call.replies)
             call.cause = REPLIES_TOO_LARGE
 
-    def _pushed(self, items: list[Value], settled: list[Call]) -> None:
+    def _pushed(self, items: list[Value]) -> None:
         kind = items[0] if items else b""
         if not isinstance(kind, bytes):
             raise Garbage("a push without a name")
         if kind in _CONFIRMED_BY_PUSH and self._awaits(kind, items):
-            self._answer([list(items)], settled)
+            self._answer([list(items)])
         elif len(self._pushes) < MAX_PUSHES:
             self._pushes.append(Push(kind, tuple(items[1:])))
         else:
@@ -336,7 +347,7 @@ class RespMachine:
         self._held = half[1]
         return data[: half.start(1)]
 
-    def _feed_carefully(self, data: bytes, settled: list[Call]) -> None:
+    def _feed_carefully(self, data: bytes) -> None:
         """Feed up to each suspicious header and see whether the reader stands inside a string there.
 
         hiredis keeps an incomplete string unread; where it has read everything, the next byte is a type.
@@ -344,8 +355,8 @@ class RespMachine:
         start = 0
         for match in _HUGE.finditer(data):
             end = match.end() - 1
-            self._feed(data[start:end], settled)
+            self._feed(data[start:end])
             start = end
             if not self._reader.has_data():
                 raise Garbage(f"a reply of more than {10**MAX_ELEMENTS_DIGITS - 1} elements")
-        self._feed(data[start:], settled)
+        self._feed(data[start:])
