@@ -4,7 +4,7 @@ one more row here.
 What is not offered is not in the catalog: it is neither listed nor callable, also not inside `redis_multi`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -15,33 +15,65 @@ from kvmcp.tools.channels import CHANNELS
 from kvmcp.tools.confirm import asking
 from kvmcp.tools.definition import Environment, Offered, Part, Row, planner, result_schema
 from kvmcp.tools.hashes import HASHES
-from kvmcp.tools.json_documents import DOCUMENTS
 from kvmcp.tools.keyspace import KEYSPACE
-from kvmcp.tools.leases import LEASES
 from kvmcp.tools.lists import LISTS
-from kvmcp.tools.many_values import MANY_VALUES
-from kvmcp.tools.more_hashes import MORE_HASHES
-from kvmcp.tools.more_keys import MORE_KEYS
-from kvmcp.tools.more_lists import MORE_LISTS
-from kvmcp.tools.more_strings import MORE_STRINGS
 from kvmcp.tools.multi import MULTI
-from kvmcp.tools.queues import QUEUES
 from kvmcp.tools.sessions import SESSIONS
-from kvmcp.tools.sets import SETS
 from kvmcp.tools.simple_kv import SIMPLE_KV
-from kvmcp.tools.sorted_sets import SORTED_SETS
-from kvmcp.tools.streams import STREAMS
 from kvmcp.tools.strings import STRINGS
-from kvmcp.tools.waiting import WAITING
 
-TOOL_SETS: Final[Mapping[str, tuple[Row, ...]]] = {
-    "redis": (*STRINGS, *KEYSPACE, *LISTS, *HASHES, *SESSIONS, *CHANNELS, *MULTI),
-    "simple_kv": SIMPLE_KV,
-    "data": (
+
+def _redis() -> tuple[Row, ...]:
+    return (*STRINGS, *KEYSPACE, *LISTS, *HASHES, *SESSIONS, *CHANNELS, *MULTI)
+
+
+def _simple_kv() -> tuple[Row, ...]:
+    return SIMPLE_KV
+
+
+def _data() -> tuple[Row, ...]:
+    from kvmcp.tools.json_documents import DOCUMENTS
+    from kvmcp.tools.many_values import MANY_VALUES
+    from kvmcp.tools.more_hashes import MORE_HASHES
+    from kvmcp.tools.more_keys import MORE_KEYS
+    from kvmcp.tools.more_lists import MORE_LISTS
+    from kvmcp.tools.more_strings import MORE_STRINGS
+    from kvmcp.tools.sets import SETS
+    from kvmcp.tools.sorted_sets import SORTED_SETS
+    from kvmcp.tools.streams import STREAMS
+
+    return (
         *MANY_VALUES, *MORE_STRINGS, *MORE_KEYS, *MORE_LISTS, *MORE_HASHES, *SETS, *SORTED_SETS, *STREAMS, *DOCUMENTS,
-    ),
-    "coordination": (*LEASES, *QUEUES, *WAITING),
-}  # fmt: skip
+    )  # fmt: skip
+
+
+def _coordination() -> tuple[Row, ...]:
+    from kvmcp.tools.leases import LEASES
+    from kvmcp.tools.queues import QUEUES
+    from kvmcp.tools.waiting import WAITING
+
+    return (*LEASES, *QUEUES, *WAITING)
+
+
+class _Sets(Mapping[str, tuple[Row, ...]]):
+    """Sets by name. One that nobody asks for is not loaded: that would be most of the start of a server."""
+
+    def __init__(self, **sets: Callable[[], tuple[Row, ...]]) -> None:
+        self._sets = sets
+
+    def __getitem__(self, name: str) -> tuple[Row, ...]:
+        return self._sets[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sets)
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+
+TOOL_SETS: Final[Mapping[str, tuple[Row, ...]]] = _Sets(
+    redis=_redis, simple_kv=_simple_kv, data=_data, coordination=_coordination
+)
 """Rows by the name under which a server is told to offer them, in the order in which they are listed."""
 QUIET_SETS: Final = ("simple_kv",)
 """Sets whose tools can be called, but are not listed unless the set, or the tool, is asked for."""
@@ -73,13 +105,16 @@ class Chosen(Struct, frozen=True):
 
 def select(selection: Selection, sets: Mapping[str, tuple[Row, ...]] = TOOL_SETS) -> tuple[Chosen, ...]:
     """The tools to offer, in the order of the sets. Raises UnknownName for a name that nothing has."""
-    everything = {row.name: row for rows in sets.values() for row in rows}
     _check(selection.sets, sets, "set of tools")
-    _check((*selection.allow, *selection.deny), everything, "tool")
+    names = [name for name in sets if name in selection.sets or name in QUIET_SETS]
+    if selection.allow or selection.deny:
+        names = list(sets)  # A name may be of any set.
+        everything = [row.name for rows in sets.values() for row in rows]
+        _check((*selection.allow, *selection.deny), everything, "tool")
     return tuple(
         Chosen(row, name in selection.sets or row.name in selection.allow)
-        for name, rows in sets.items()
-        for row in rows
+        for name in names
+        for row in sets[name]
         if (row.name in selection.allow if selection.allow else name in selection.sets or name in QUIET_SETS)
         and row.name not in selection.deny
         and (row.reads_only or not selection.read_only)
