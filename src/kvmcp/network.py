@@ -82,6 +82,7 @@ def _check(settings: Settings) -> None:
     if settings.admin_bind is not None and sum(name.startswith("http") for name in settings.transport) != 1:
         raise StartError("--admin-bind goes with one --transport http: it is that one's health")
     _tls(settings)  # Rather now than in each worker.
+    _guard(settings)
     if settings.http_server == "uvicorn" and settings.loop == "trio":
         raise StartError(
             "uvicorn does not run on trio: use --loop asyncio or uvloop, or --http-server hypercorn"
@@ -271,6 +272,15 @@ def _open(
     return [_open_lines(server, settings, listeners)]
 
 
+def _guard(settings: Settings) -> Guard:
+    try:
+        return Guard(settings.host, settings.allowed_host or (), settings.allowed_origin or ())
+    except ValueError as error:
+        raise StartError(
+            f"{error}; --allowed-host takes NAME or NAME:PORT, --allowed-origin SCHEME://NAME or SCHEME://NAME:PORT"
+        ) from None
+
+
 def _tls(settings: Settings) -> ssl.SSLContext | None:
     if not settings.tls_cert:
         return None
@@ -349,7 +359,7 @@ def _open_websocket(server: Server, settings: Settings, listeners: list[Listener
     from kvmcp.io.serving import websocket_acceptor
     from kvmcp.io.websocket.limits import WebSocketLimits
 
-    guard = Guard(settings.host, settings.allowed_host or (), settings.allowed_origin or ())
+    guard = _guard(settings)
     return websocket_acceptor(
         server,
         listeners,
@@ -380,12 +390,16 @@ class _Stdio:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._stopped = False
 
     async def run(self) -> None:
         from kvmcp.io.stdio import claim_stdio
 
+        if self._stopped:  # Before there was anything that `Server.stop` could tell.
+            return
         with claim_stdio() as transport:
             await self._server.serve(transport)
 
     def stop(self) -> None:
-        """`Server.stop` tells its connection."""
+        """`Server.stop` tells its connection, where it has begun."""
+        self._stopped = True

@@ -315,9 +315,9 @@ class Server:
         Contexts may overlap: the store ends with the last one.
         """
         self._runs += 1
-        if self._runs == 1:
-            await self.backend.start()
         try:
+            if self._runs == 1:
+                await self.backend.start()
             async with beside(self._lookout.run):
                 yield
         finally:

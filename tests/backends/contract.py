@@ -549,6 +549,16 @@ class BackendContract(ValuesContract, CollectionsContract, SharingContract):
         for reply in replies:
             assert_refused(reply, Code.REDIS_NOT_CONNECTED)
 
+    async def test_a_closed_store_begins_anew(self, store: Store) -> None:
+        await store.backend.aclose()
+        await store.backend.start()
+        await store.put("b")
+        a = store.key("a")
+        async with store.backend.watch([a]) as events:
+            await store.put("a")
+            with anyio.fail_after(PATIENCE):
+                assert await anext(events) == Change(a)
+
     async def test_closing_ends_watches(self, store: Store) -> None:
         ended = anyio.Event()
 

@@ -22,7 +22,10 @@ class Backend(Protocol):
     """
 
     async def start(self) -> None:
-        """Begin; returns at once. A store that cannot be reached yet answers with failures until it can."""
+        """Begin; returns at once. A store that cannot be reached yet answers with failures until it can.
+
+        After `aclose` it begins anew, on whichever event loop runs then.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -5,10 +5,11 @@ starts and stops it; where it is mounted inside another application, that one's 
 """
 
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Final, Protocol
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import anyio
 from msgspec import Struct
@@ -33,6 +34,9 @@ WEBSOCKET_PATH: Final = "/ws"
 SSE_PATH: Final = "/sse"
 MESSAGES_PATH: Final = "/messages"
 
+LAST_WORDS: Final = 0.1
+"""Seconds after the shutdown grace for what other processes are to be told."""
+
 
 class Host(Protocol):
     """The server that an application belongs to; `kvmcp.Server` is one."""
@@ -49,7 +53,8 @@ class HttpOptions(Struct, frozen=True, kw_only=True):
     """How the application is reached."""
 
     path: str = MCP_PATH
-    """Of the MCP endpoint; below it nothing else is served."""
+    """Of the MCP endpoint, below where the application is mounted; `/` is that place itself. Nothing else is served
+    below it."""
     bound: str = "127.0.0.1"
     """The address that is listened on: decides which hosts and origins are allowed besides those named."""
     allowed_hosts: tuple[str, ...] = ()
@@ -75,6 +80,8 @@ class _Open(Struct):
     counters: Counters
     readiness: Readiness
     stopping: bool = False
+    give_up_at: float = math.inf
+    """When the grace of `stop` is over."""
 
 
 class HttpApp:
@@ -83,14 +90,18 @@ class HttpApp:
     app = Server("shop").http_app()          # uvicorn shop:app
     Starlette(routes=[Mount("/kv", app)], lifespan=lambda _: app.running())
 
-    Raises ValueError for hosts or origins that cannot be any.
+    Raises ValueError for hosts or origins that cannot be any, and for a path that cannot be reached.
     """
 
     def __init__(self, host: Host, options: HttpOptions | None = None) -> None:
         self._host = host
         self._options = options if options is not None else HttpOptions()
         self._guard = Guard(self._options.bound, self._options.allowed_hosts, self._options.allowed_origins)
+        self._path = _own_path(self._options)
         self._open: _Open | None = None
+        self._is_running = False
+        self._was_told = False
+        """Whether it is known that nobody runs it: said once, however many ask."""
         self._operators: Mapping[str, Callable[[_Open, Request], list[Part]]] = {
             "/healthz": lambda _open, _request: health.live_response(),
             "/health": self._health,
@@ -101,9 +112,18 @@ class HttpApp:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Requests are answered inside this context. Leaving it ends what is still open: `stop` first."""
-        if self._open is not None:
+        """Requests are answered inside this context. Leaving it is `stop`, and the wait for those who are still there."""
+        if self._is_running:
             raise RuntimeError("this application is running already")
+        self._is_running = self._was_told = True
+        try:
+            async with self._running():
+                yield
+        finally:
+            self._is_running = False
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncGenerator[None]:
         host = self._host
         async with host.running(), anyio.create_task_group() as tasks:
             service = host.service()
@@ -126,8 +146,10 @@ class HttpApp:
             try:
                 with host.listening(self):
                     yield
+                await self._finish(self._open)
             finally:
                 self.stop()
+                endpoint.close()
                 self._open = None
                 tasks.cancel_scope.cancel()
 
@@ -140,12 +162,18 @@ class HttpApp:
         """Not ready from now on: no new requests, what was accepted is finished within the shutdown grace."""
         if self._open is not None and not self._open.stopping:
             self._open.stopping = True
+            self._open.give_up_at = anyio.current_time() + self._open.service.limits.shutdown_grace
             self._open.endpoint.stop()
+
+    async def _finish(self, open: _Open) -> None:
+        self.stop()
+        with anyio.CancelScope(deadline=max(open.give_up_at, anyio.current_time()) + LAST_WORDS):
+            await open.endpoint.finish()
 
     @property
     def idle(self) -> bool:
         """Whether no request is open."""
-        return self._open is None or self._open.server.requests == 0
+        return self._open is None or self._open.endpoint.requests == 0
 
     # --- ASGI ---
 
@@ -153,14 +181,14 @@ class HttpApp:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, receive, Response(send))
+            await self._http(scope, receive, Response(send, scope["method"]))
         elif scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         else:
             raise ValueError(f"kvmcp does not serve ASGI's {scope['type']}")
 
     async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
-        if self._open is None or _path(scope) != WEBSOCKET_PATH:
+        if self._open is None or self._open.stopping or _path(scope) != WEBSOCKET_PATH:
             await receive()
             await send({"type": "websocket.close", "code": 1000})  # Before it was accepted: 403.
             return
@@ -171,11 +199,19 @@ class HttpApp:
         await AsgiWebSocket(self._host, self._open.service, door)(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """To raise would mean that there is no lifespan here, and servers would go on without."""
         await receive()
-        async with self.running():
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await send({"type": "lifespan.shutdown.complete"})
+        phase = "startup"
+        try:
+            async with self.running():
+                await send({"type": "lifespan.startup.complete"})
+                phase = "shutdown"
+                await receive()
+        except Exception as error:
+            logger.error("%s failed", phase, exc_info=error)
+            await send({"type": f"lifespan.{phase}.failed", "message": f"kvmcp: {error}"})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
 
     def operators(self, bound: str) -> App:
         """An ASGI application with the operators' paths alone, for an address of their own: `bound`."""
@@ -184,7 +220,7 @@ class HttpApp:
         async def app(scope: Message, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 raise ValueError(f"health and metrics are not served over ASGI's {scope['type']}")
-            response = Response(send)
+            response = Response(send, scope["method"])
             request = Request(scope["method"], list(scope["headers"]))
             open = await self._admit(guard, request, response)
             if open is not None:
@@ -206,14 +242,16 @@ class HttpApp:
             return None
         response.headers = verdict.headers
         if self._open is None:
-            logger.error(_NOT_RUNNING)
+            if not self._was_told:
+                self._was_told = True
+                logger.error(_NOT_RUNNING)
             await response.write(json_response(503, b'{"error":"%b"}' % _NOT_RUNNING.encode()))
         return self._open
 
     async def _route(
         self, open: _Open, path: str, scope: Message, request: Request, receive: Receive, response: Response
     ) -> None:
-        if path != self._options.path and (open.old_sse is None or path not in (SSE_PATH, MESSAGES_PATH)):
+        if path != self._path and (open.old_sse is None or path not in (SSE_PATH, MESSAGES_PATH)):
             operator = self._options.health and path in health.PATHS
             parts = await self._operator(open, path, request) if operator else health.not_found(path)
             await response.write(parts)
@@ -224,17 +262,19 @@ class HttpApp:
             open.counters.errors += 1
             await response.write(caller.parts)
             return
-        if open.old_sse is None or path == self._options.path:
+        if open.old_sse is None or path == self._path:
             exchange = open.server.open(request, caller, now)
         elif path == SSE_PATH:
-            exchange = open.old_sse.open_stream(request, caller, now)
+            exchange = open.old_sse.open_stream(request, caller, now, quote(_root(scope)))
         else:
             token = parse_qs(scope["query_string"].decode("latin-1")).get("session", [""])[0]
             exchange = open.old_sse.open_post(request, token, caller, now)
         try:
             await open.endpoint.serve(exchange, receive, response)
-        finally:
-            open.counters.errors += response.status >= 400
+        except Exception:
+            open.counters.errors += 1
+            raise
+        open.counters.errors += response.status >= 400
 
     # --- for operators ---
 
@@ -280,7 +320,25 @@ _NOT_RUNNING: Final = "kvmcp was not started: the ASGI server must run its lifes
 def _path(scope: Message) -> str:
     """Below where the application is mounted, without a slash at the end."""
     path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if root and path.startswith(root):
+    root = _root(scope)
+    if root and path.startswith(f"{root}/"):  # Some servers have taken it away.
         path = path[len(root) :]
     return path.rstrip("/") or "/"
+
+
+def _root(scope: Message) -> str:
+    """Where the application is mounted."""
+    root: str = scope.get("root_path", "")
+    return root.rstrip("/")
+
+
+def _own_path(options: HttpOptions) -> str:
+    path = options.path.rstrip("/") or "/"
+    taken = (*health.PATHS, WEBSOCKET_PATH, *((SSE_PATH, MESSAGES_PATH) if options.legacy_sse else ()))
+    if not options.path.startswith("/"):
+        raise ValueError(f"the path of the endpoint must begin with a slash: {options.path!r}")
+    if path in taken:
+        raise ValueError(
+            f"the path of the endpoint is one of {', '.join(taken)}, which are for something else"
+        )
+    return path

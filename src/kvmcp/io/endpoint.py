@@ -34,9 +34,11 @@ App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 class Response:
     """Writes the parts of one response; remembers whether there is anybody left to write to."""
 
-    def __init__(self, send: Send, headers: Sequence[Field] = ()) -> None:
+    def __init__(self, send: Send, method: str = "GET") -> None:
         self._send = send
-        self.headers = headers
+        self._has_body = method != "HEAD"
+        self.headers: Sequence[Field] = ()
+        """Besides those that its parts have."""
         self.status = 0
         """0 until the head was written."""
         self.over = False
@@ -59,7 +61,8 @@ class Response:
             await self._send({"type": "http.response.start", "status": part.status, "headers": headers})
         else:
             self.over = not part.more
-            await self._send({"type": "http.response.body", "body": part.data, "more_body": part.more})
+            data = part.data if self._has_body else b""
+            await self._send({"type": "http.response.body", "body": data, "more_body": part.more})
 
 
 class Endpoint:
@@ -86,6 +89,11 @@ class Endpoint:
         # Whoever waits for the store in the request's own task cannot write a sign of life meanwhile.
         self._store_is_prompt = backend.time_limit < patience
         self._drives: dict[HttpExchange, _Drive] = {}
+        self._prompt: dict[HttpExchange, anyio.CancelScope] = {}
+        """Requests whose body arrives, or that wait for the store in their own task, and the end of that wait."""
+        self._finished: anyio.Event | None = None
+        self.closed = False
+        """Whether nothing can be run any more."""
         self._runner = Runner(server, backend, tasks, self._turn)
         self._alarm = anyio.CancelScope()
         self._replicas = Replicas(server, backend, self.settle) if replicated else None
@@ -119,7 +127,29 @@ class Endpoint:
         self._server.begin_shutdown(now)
         if self._old_sse is not None:
             self._old_sse.begin_shutdown(now)
+        for exchange, scope in self._prompt.items():
+            deadline = exchange.next_deadline()
+            scope.deadline = now if deadline is None else min(deadline, scope.deadline)
         self.settle()
+
+    async def finish(self) -> None:
+        """After `stop`: until every request is over, and the other processes were told of that. Bound it."""
+        while self.requests:
+            self._finished = anyio.Event()
+            await self._finished.wait()
+        if self._replicas is not None:
+            await self._replicas.drain()
+
+    def close(self) -> None:
+        """The task group is about to end: whoever is still here must go."""
+        self.closed = True
+        for drive in self._drives.values():
+            drive.wake()
+
+    @property
+    def requests(self) -> int:
+        """Those that are not over."""
+        return self._server.requests + (0 if self._old_sse is None else self._old_sse.requests)
 
     def settle(self) -> None:
         """What an input to one exchange gave others to do."""
@@ -150,8 +180,7 @@ class Endpoint:
     async def serve(self, exchange: HttpExchange, receive: Receive, response: Response) -> None:
         """Read the request's body and write its response; returns when that is over, or its client gone."""
         try:
-            await self._receive_body(exchange, receive)
-            commands = await self._run_prompt(exchange)
+            commands = await self._begin(exchange, receive)
             if not commands:
                 parts = exchange.take_parts()
                 self.settle()
@@ -161,28 +190,44 @@ class Endpoint:
         finally:
             if not exchange.closed:
                 exchange.disconnected(anyio.current_time())
-                # uvicorn's requests are no tasks of ours: at a sudden end they may outlive us.
-                if not self._tasks.cancel_scope.cancel_called:
+                # The requests of other servers, such as uvicorn's, are no tasks of ours: they may outlive us.
+                if not self.closed:
                     self._tasks.start_soon(self._go_on, exchange)
+            self._note_end()
+
+    def _note_end(self) -> None:
+        if self._finished is not None and not self.requests:
+            self._finished.set()
+
+    async def _begin(self, exchange: HttpExchange, receive: Receive) -> list[Command]:
+        """What can be done in the request's own task; returns the commands that need more."""
+        commands: list[Command] = []
+        with anyio.CancelScope(deadline=_deadline(exchange)) as self._prompt[exchange]:
+            try:
+                await self._receive_body(exchange, receive)
+                commands = await self._run_prompt(exchange)
+            finally:
+                del self._prompt[exchange]
+        exchange.handle_timeout(anyio.current_time())
+        return commands
 
     async def _receive_body(self, exchange: HttpExchange, receive: Receive) -> None:
-        with anyio.CancelScope(deadline=_deadline(exchange)):
-            while exchange.wants_input:
-                message = await receive()
-                now = anyio.current_time()
-                if message["type"] == "http.disconnect":
-                    exchange.disconnected(now)
-                    return
-                exchange.receive_body(message.get("body", b""), now)
-                if not message.get("more_body", False):
-                    exchange.end_of_body(now)
-        exchange.handle_timeout(anyio.current_time())
+        while exchange.wants_input:
+            message = await receive()
+            now = anyio.current_time()
+            if message["type"] == "http.disconnect":
+                exchange.disconnected(now)
+                return
+            exchange.receive_body(message.get("body", b""), now)
+            if not message.get("more_body", False):
+                exchange.end_of_body(now)
 
     async def _run_prompt(self, exchange: HttpExchange) -> list[Command]:
         """Most requests are a batch for the store and nothing else: no task and no timer for them.
 
         Returns the commands that need more.
         """
+        self._prompt[exchange].deadline = math.inf  # The store has deadlines of its own.
         while commands := exchange.take_commands():
             if not self._store_is_prompt or len(commands) > 1 or not isinstance(commands[0], RunBatch):
                 break
@@ -208,7 +253,12 @@ class Endpoint:
 
     async def _go_on(self, exchange: HttpExchange) -> None:
         """The client is gone, or was sent away to come back: what it started may have to be finished."""
-        await self._drive(exchange).run(None)
+        try:
+            await self._drive(exchange).run(None)
+        except Exception:  # Whatever it is, it must not reach other requests.
+            logger.exception("a request whose client had left failed")
+        finally:
+            self._note_end()
 
     def _drive(self, exchange: HttpExchange) -> "_Drive":
         drive = self._drives.get(exchange)
@@ -253,9 +303,10 @@ class _Drive:
             if response is not None:
                 await response.write(parts)
             if exchange.closed:
+                self._runner.end()
                 self._endpoint.forget(exchange)
                 return
-            if response is not None and response.over:
+            if self._endpoint.closed or (response is not None and response.over):
                 return
             if not parts and not exchange.wants_turn:
                 await self._wait()

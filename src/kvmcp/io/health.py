@@ -4,6 +4,7 @@ Paths: `/healthz` the process answers; `/readyz` it can serve now; `/health` and
 Nothing here holds a key, a value, a session or a secret.
 """
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from kvmcp.core.http.messages import SAFE, BodyPart, Field, Part, ResponseStart
+
+logger = logging.getLogger("kvmcp.io")
 
 PATHS: Final = ("/healthz", "/readyz", "/health", "/metrics")
 
@@ -76,6 +79,7 @@ def health_response(health: Health) -> list[Part]:
 
 def metrics_response(metrics: Metrics, accept: str) -> list[Part]:
     """Prometheus's text unless the client asks for JSON and not for text."""
+    accept = accept.lower()
     if "application/json" in accept and "text/" not in accept:
         return _response(200, b"application/json", _encode(metrics))
     return _response(200, PROMETHEUS, _prometheus(metrics))
@@ -93,7 +97,8 @@ def ready_response(problem: str | None) -> list[Part]:
 
 
 def not_found(path: str) -> list[Part]:
-    body = _encode({"error": f"there is nothing at {path[:100]}"})
+    shown = path[:100].encode(errors="replace").decode()  # Servers decode it as they like.
+    body = _encode({"error": f"there is nothing at {shown}"})
     return _response(404, b"application/json", body)
 
 
@@ -158,10 +163,17 @@ class Readiness:
     async def _ask(self) -> None:
         self._asking = anyio.Event()
         try:
-            self._problem = "the store does not answer"
-            with anyio.move_on_after(READY_TIMEOUT):
-                self._problem = await self._check()
+            self._problem = await self._answer()
             self._until = anyio.current_time() + READY_FOR
         finally:
             self._asking.set()
             self._asking = None
+
+    async def _answer(self) -> str | None:
+        try:
+            with anyio.move_on_after(READY_TIMEOUT):
+                return await self._check()
+        except Exception:
+            # The contract forbids it; whoever probes must not find out what is in it.
+            logger.exception("asking the store failed, which is a bug in it")
+        return "the store does not answer"

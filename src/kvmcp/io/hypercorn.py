@@ -150,11 +150,14 @@ class _Inbox:
         self._on_reset = on_reset
         self.answered = False
         """Whether the response is complete."""
+        self.complete = False
+        """Whether all of the request has come."""
         self.closed = False
 
     async def put(self, message: Message) -> None:
         if self.closed:
             return
+        self.complete = not message.get("more_body", False)
         if message["type"].endswith("disconnect"):
             if not self.answered:
                 self._on_reset()
@@ -187,10 +190,11 @@ class _Inbox:
 class _Tasks:
     """Hypercorn's task group: the tasks of one connection."""
 
-    def __init__(self, app: App, tasks: TaskGroup, max_resets: int) -> None:
+    def __init__(self, app: App, tasks: TaskGroup, max_resets: int, ending: _Event) -> None:
         self._app = app
         self._tasks = tasks
         self._max_resets = max_resets
+        self._ending = ending
         self._resets = 0
 
     async def spawn_app(
@@ -207,7 +211,11 @@ class _Tasks:
 
     async def _run_app(self, scope: Message, inbox: _Inbox, send: Callable[[Any], Awaitable[None]]) -> None:
         async def answer(message: Message) -> None:
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
+            if message["type"] == "http.response.start" and scope["http_version"].startswith("1"):
+                # Hypercorn closes the connection in both cases; unless told, a client would use it once more.
+                if not inbox.complete or self._ending.is_set():
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
                 inbox.answered = True
             try:
                 await send(message)
@@ -296,12 +304,13 @@ class Connection:
 
     async def _serve(self) -> None:
         """Read and answer, until the peer's end or ours. What still runs then has nobody to answer to."""
+        server = self._server
         async with anyio.create_task_group() as tasks:
             self._protocol = ProtocolWrapper(
-                cast(Any, self._server.app),
-                self._server.config,
-                cast(Any, self._server.context),
-                cast(Any, _Tasks(self._server.app, tasks, self._server.limits.resets)),
+                cast(Any, server.app),
+                server.config,
+                cast(Any, server.context),
+                cast(Any, _Tasks(server.app, tasks, server.limits.resets, server.context.terminated)),
                 ConnectionState({}),
                 *self._peers,
                 self._send,
@@ -339,7 +348,8 @@ class Connection:
             self._unsent += event.data
             self._wake_writer()
             while len(self._unsent) > UNSENT_BYTES:
-                self._drained = anyio.Event()
+                if self._drained.is_set():  # Otherwise others wait for it: streams of HTTP/2, and the reader.
+                    self._drained = anyio.Event()
                 await self._drained.wait()
         elif isinstance(event, Closed):
             self._reading.cancel()

@@ -131,6 +131,8 @@ class StoreLookout:
 
     async def run(self) -> None:
         """Until cancelled. Where it runs several times at once, one works, and the next takes over from it."""
+        if not self._runs:  # It may be another event loop than the last time.
+            self._work, self._wanted, self._settled = anyio.Lock(), anyio.Event(), anyio.Event()
         self._runs += 1
         try:
             async with self._work:

@@ -25,6 +25,9 @@ MAX_WAITING: Final = 4096
 MAX_AT_ONCE: Final = 128
 """Of these, how many go to the store together: bounds what the replies can weigh."""
 
+AFTER_FAILURE: Final = 1.0
+"""Seconds before a watch that raised is tried again."""
+
 _KIND: Final = "r"
 _SPACE: Final = Namespace("kvmcp")
 """Kinds keep it apart from the keys of a user's namespace, should one have this name."""
@@ -43,6 +46,8 @@ class Replicas:
         self._settle = settle
         self._waiting: deque[_Item] = deque()
         self._came = anyio.Event()
+        self._sending = False
+        self._sent = anyio.Event()
 
     def add(self, commands: Sequence[SharedCommand], relays: Sequence[bytes]) -> None:
         """To be done in this order, after what came before."""
@@ -64,14 +69,32 @@ class Replicas:
             while True:
                 await self._came.wait()
                 self._came = anyio.Event()
+                self._sending = True
                 while self._waiting:
                     await self._send(
                         [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_AT_ONCE))]
                     )
+                self._sending = False
+                self._sent.set()
+
+    async def drain(self) -> None:
+        """Until the store was given all that there is to send. For one caller, at the end."""
+        while self._waiting or self._sending:
+            self._sent = anyio.Event()
+            await self._sent.wait()
 
     async def _send(self, items: Sequence[_Item]) -> None:
         ops = [op for item in items for op in _ops(item)]
-        replies = await self._backend.execute(ops)
+        try:
+            replies: Sequence[Reply] = await self._backend.execute(ops)
+            if len(replies) != len(ops):
+                raise TypeError(f"the backend gave {len(replies)} replies to {len(ops)} operations")
+        except Exception as error:  # the contract forbids it; clients must not pay for it
+            logger.error("the backend raised, which is a bug in it", exc_info=error)
+            for item in items:
+                self._give_up(item)
+            self._settle()
+            return
         failed = next((reply for reply in replies if isinstance(reply, Failure)), None)
         if failed is not None:
             logger.warning("what the other processes should know did not reach the store: %s", failed.message)
@@ -90,6 +113,16 @@ class Replicas:
         self._server.complete(item.ticket, outcome, anyio.current_time())
 
     async def _hear(self) -> None:
+        """Until the store is closed."""
+        while True:
+            try:
+                await self._hear_channel()
+                return
+            except Exception as error:
+                logger.error("watching the store failed, which is a bug in it", exc_info=error)
+            await anyio.sleep(AFTER_FAILURE)
+
+    async def _hear_channel(self) -> None:
         async with self._backend.watch(channels=[_CHANNEL]) as events:
             async for event in events:
                 if isinstance(event, Message):

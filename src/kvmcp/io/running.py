@@ -60,6 +60,13 @@ class Runner:
         self._batches: deque[RunBatch] = deque()
         self._batch_waits: anyio.Event | None = None
         self._jobs: dict[Ticket, tuple[anyio.CancelScope, Work]] = {}
+        self._ended = False
+
+    def end(self) -> None:
+        """No more commands come: what runs is finished, and then no task is left."""
+        self._ended = True
+        if self._batch_waits is not None:
+            self._batch_waits.set()
 
     def run(self, commands: Iterable[Command]) -> None:
         """Begin each of them; what can be done without waiting is done and completed on return."""
@@ -112,6 +119,8 @@ class Runner:
         while True:
             while self._batches:
                 await self._run_waiting_batches(self._next_batches())
+            if self._ended:
+                return
             self._batch_waits = anyio.Event()
             await self._batch_waits.wait()
 
@@ -196,6 +205,10 @@ async def run_alone(machine: Asker, backend: Backend, command: RunBatch) -> None
         _check_replies(command.ops, replies)
     except Exception as error:  # noqa: BLE001  # as in `Runner._run_batch`
         _fail_batch(machine, command, error)
+    except anyio.get_cancelled_exc_class():
+        # Nobody knows what became of it; and who goes on with the machine must not wait for it.
+        machine.complete(command.ticket, BatchFailed(), anyio.current_time())
+        raise
     else:
         machine.complete(command.ticket, replies, anyio.current_time())
 

@@ -167,6 +167,21 @@ def test_only_so_many_messages_arrive_at_once_and_none_at_the_end() -> None:
     assert status(old.server.open_post(POST, old.token, ALICE, 1.0)) == 503
 
 
+def test_it_is_reached_below_where_it_is_mounted() -> None:
+    old = Old()
+    assert old.server.requests == 1
+    old.stream = old.server.open_stream(GET, ALICE, 0.0, "/kv")
+    old.drive(0.0)
+    assert old.server.requests == 2
+    address = parse_events(old.body)[-1]["data"]
+    assert address.startswith("/kv/messages?session=")
+    old.token = address.partition("=")[2]
+    assert old.post({"jsonrpc": "2.0", "id": 1, "method": "ping"}) == 202
+    old.stream.disconnected(1.0)
+    old.drive(1.0)
+    assert old.server.requests == 1
+
+
 def test_tasks_that_were_begun_on_a_stream_end_with_it() -> None:
     old = Old()
     old.server = OldSseServer(a_service(a_catalog()), "/messages")

@@ -197,6 +197,17 @@ async def test_a_connection_without_requests_is_not_kept_for_ever() -> None:
         assert (await attack(port, once, stays=True)).endswith(b"ok\n")
 
 
+async def test_whoever_is_answered_before_its_body_came_is_told_of_the_end() -> None:
+    """Otherwise the client would send its next request on a connection that is about to be closed."""
+    app = make_server().http_app()
+    head = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n"
+    async with app.running(), listening(app, limits=HttpLimits(idle_timeout=0.1, sweep=0.05)) as port:
+        refused = await attack(port, head, stays=True)
+        assert refused.startswith(b"HTTP/1.1 415") and b"\r\nconnection: close\r\n" in refused.lower()
+        whole = await attack(port, head + b"{}", stays=True)
+        assert whole.startswith(b"HTTP/1.1 415") and b"connection: close" not in whole.lower()
+
+
 async def test_requests_that_are_broken_off_again_and_again_end_the_connection() -> None:
     """HTTP/2 rapid reset."""
     limits = HttpLimits(resets=20)

@@ -221,6 +221,8 @@ def test_a_port_that_workers_have_is_taken_for_other_workers(running: ExitStack)
         ),
         (["--transport", "http", "--host", "203.0.113.1"], "cannot listen on 203.0.113.1:8765"),
         (["--transport", "http", "--http-server", "uvicorn", "--loop", "trio"], "does not run on trio"),
+        (["--transport", "http", "--allowed-origin", "good.example"], "--allowed-origin SCHEME://NAME"),
+        (["--transport", "websocket:0", "--allowed-host", "http://x"], "--allowed-host takes NAME"),
     ],
 )
 def test_what_does_not_fit_together_is_one_line(wrong: Sequence[str], said: str) -> None:

@@ -193,7 +193,9 @@ class MemoryBackend:
     # --- the contract
 
     async def start(self) -> None:
-        """Nothing to begin: the store answers from the moment it is made."""
+        """Nothing to begin, but after `aclose`: the store answers from the moment it is made."""
+        self._closed = False
+        self._watchers.begin()
 
     async def aclose(self) -> None:
         """Forget everything. Watchers read what is queued for them, then end."""

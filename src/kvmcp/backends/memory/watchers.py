@@ -73,6 +73,10 @@ class Watchers:
         """How many watchers would get a message."""
         return len(self._by_channel.get((channel.space, channel.name), {}))
 
+    def begin(self) -> None:
+        """Take watchers again."""
+        self._ended = False
+
     def end(self) -> None:
         """End those there are, and at once those that come later."""
         self._ended = True

@@ -6,7 +6,7 @@ Nearly every batch takes one round. Another one follows for reads whose reply wa
 little, redirections of a cluster and scripts that Redis forgot: always things that did not run or change nothing.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -58,23 +58,32 @@ def open_backend(url: str, options: RedisOptions | None = None, connect: Connect
     """A backend for `url`; nothing is connected yet. Raises ValueError, one line without any secret."""
     options = options or RedisOptions()
     check_options(options)
-    return RedisBackend(make_routes(parse_url(url), options, connect), options)
+    place = parse_url(url)
+    return RedisBackend(lambda: make_routes(place, options, connect), options)
 
 
 class RedisBackend:
-    """A `Backend` over Redis or Valkey. Made by `open_backend`; belongs to the loop that first uses it."""
+    """A `Backend` over Redis or Valkey. Made by `open_backend`; until `aclose` it belongs to the loop that first
+    uses it."""
 
-    def __init__(self, routes: Routes, options: RedisOptions) -> None:
-        self._routes = routes
+    def __init__(self, make_routes: Callable[[], Routes], options: RedisOptions) -> None:
+        self._make_routes = make_routes
         self._options = options
         self._clock = options.clock
-        self._commands = Commands(options.key_prefix, sharded=routes.sharded)
+        self._renew()
+
+    def _renew(self) -> None:
+        """As nothing was connected yet."""
+        self._routes = self._make_routes()
+        self._commands = Commands(self._options.key_prefix, sharded=self._routes.sharded)
         self._host: Host | None = None
-        self._watches = WatchHub(routes, self._commands, options)
+        self._watches = WatchHub(self._routes, self._commands, self._options)
         self._closed = False
 
     async def start(self) -> None:
         """Begin to connect, in the background."""
+        if self._closed:
+            self._renew()
         self._begin()
 
     async def aclose(self) -> None:

@@ -93,18 +93,18 @@ class OldSseServer:
         self._ending = False
         self.body_room = BodyRoom(self._limits.arriving_bytes)
 
-    def open_stream(self, request: Request, caller: Caller, now: float) -> HttpExchange:
-        """A GET of the stream's address arrived."""
+    def open_stream(self, request: Request, caller: Caller, now: float, root: str = "") -> HttpExchange:
+        """A GET of the stream's address arrived. `root` goes before the address for POSTs: a path, percent-encoded."""
         exchange = HttpExchange(self, self._limits, now)
         token = self._service.token()
         self._open[exchange] = _Head(token, caller)
-        answer = self._stream(request, token, caller, now)
+        answer = self._stream(request, f"{root}{self._endpoint}?session={token}", token, caller, now)
         exchange.answer(answer)
         if answer.streams:
             self._listening[exchange] = None
         return exchange
 
-    def _stream(self, request: Request, token: str, caller: Caller, now: float) -> Answer:
+    def _stream(self, request: Request, address: str, token: str, caller: Caller, now: float) -> Answer:
         if request.method != "GET":
             return refuse(405, "the stream is opened by GET", (b"allow", b"GET"))
         if not Headers(request.headers).accepts(EVENTS):
@@ -112,7 +112,7 @@ class OldSseServer:
         if self._ending or len(self._streams) >= self._limits.open_streams:
             return refuse(503, "no more streams are opened now", (b"retry-after", b"60"))
         session = ServerSession(self._service, caller)
-        stream = OldStream(session, caller, f"{self._endpoint}?session={token}", self._limits, now)
+        stream = OldStream(session, caller, address, self._limits, now)
         self._streams[token] = stream
         return stream
 
@@ -150,6 +150,11 @@ class OldSseServer:
         woken = list(self._woken)
         self._woken.clear()
         return woken
+
+    @property
+    def requests(self) -> int:
+        """Requests that are not answered yet, streams included."""
+        return len(self._open)
 
     # --- for exchanges ---
 
