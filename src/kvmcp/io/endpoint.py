@@ -21,6 +21,7 @@ from kvmcp.core.http.server import HttpServer
 from kvmcp.core.subscriptions import Event
 from kvmcp.io.replicas import Replicas
 from kvmcp.io.running import Runner, run_alone
+from kvmcp.io.timers import timer
 
 logger = logging.getLogger("kvmcp.io")
 
@@ -89,6 +90,7 @@ class Endpoint:
         self._runner = Runner(server, backend, tasks, self._turn)
         self._alarm = anyio.CancelScope()
         self._replicas = Replicas(server, backend, self.settle) if replicated else None
+        self._until = timer()
 
     def start(self) -> None:
         """Begin what goes on as long as the endpoint, in its task group."""
@@ -150,7 +152,10 @@ class Endpoint:
     async def serve(self, exchange: HttpExchange, receive: Receive, response: Response) -> None:
         """Read the request's body and write its response; returns when that is over, or its client gone."""
         try:
-            await self._receive_body(exchange, receive)
+            if exchange.wants_input:
+                await self._until(_deadline(exchange), self._receive_body(exchange, receive))
+                if exchange.wants_input:
+                    exchange.handle_timeout(anyio.current_time())
             commands = await self._run_prompt(exchange)
             if not commands:
                 parts = exchange.take_parts()
@@ -164,17 +169,15 @@ class Endpoint:
                 self._tasks.start_soon(self._go_on, exchange)
 
     async def _receive_body(self, exchange: HttpExchange, receive: Receive) -> None:
-        with anyio.CancelScope(deadline=_deadline(exchange)):
-            while exchange.wants_input:
-                message = await receive()
-                now = anyio.current_time()
-                if message["type"] == "http.disconnect":
-                    exchange.disconnected(now)
-                    return
-                exchange.receive_body(message.get("body", b""), now)
-                if not message.get("more_body", False):
-                    exchange.end_of_body(now)
-        exchange.handle_timeout(anyio.current_time())
+        while exchange.wants_input:
+            message = await receive()
+            now = anyio.current_time()
+            if message["type"] == "http.disconnect":
+                exchange.disconnected(now)
+                return
+            exchange.receive_body(message.get("body", b""), now)
+            if not message.get("more_body", False):
+                exchange.end_of_body(now)
 
     async def _run_prompt(self, exchange: HttpExchange) -> list[Command]:
         """Most requests are a batch for the store and nothing else: no task and no timer for them.
