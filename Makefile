@@ -116,6 +116,7 @@ bench: test-tools .venvs/sdk2/.stamp .venvs/fastmcp/.stamp
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/stdio.py
 	$(BIN)/python benchmarks/stdio.py --store redis
+	$(BIN)/python -P benchmarks/http.py
 
 # The real server that the tests start themselves. Root gets Debian's package, which must not start a service of
 # its own (RUNLEVEL); others get the Valkey that a Python package carries, which has no TLS.

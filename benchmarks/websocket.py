@@ -156,6 +156,7 @@ class Process:
             command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environ
         )
         pin(own_cores)
+        self.pid = self._process.pid
         self._wait()
 
     def _wait(self) -> None:

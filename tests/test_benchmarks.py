@@ -94,3 +94,27 @@ def test_websocket_reports_each_measure_and_the_lines_beside_it() -> None:
     for result in measured:
         assert_positive(result, "calls_per_s", "p50_us", "p99_us")
     assert [line.split()[0] for line in table] == ["contender", "kvmcp-asyncio", "kvmcp-lines"]
+
+
+def test_http_reports_each_measure_under_each_server() -> None:
+    names = ("kvmcp-asyncio", "kvmcp-trio", "kvmcp-uvicorn")
+    results, table = run("http.py", "--store", "dict", *(word for name in names for word in ("--only", name)))
+    settings, *measured = results
+    assert (settings["measure"], settings["era"], settings["store"]) == ("settings", "legacy", "dict")
+    by_measure = {(result["contender"], result["measure"]): result for result in measured}
+    assert len(by_measure) == len(measured)
+    for name in names:
+        for measure in ("1 connection", "16 connections", "64 connections"):
+            assert_positive(by_measure.pop((name, measure)), "calls_per_s", "p50_us", "p99_us")
+        assert_positive(by_measure.pop((name, "RSS")), "calls", "before_kib", "after_kib")
+    assert not by_measure
+    assert [line.split()[0] for line in table] == ["contender", *names]
+
+
+def test_http_speaks_the_modern_era_with_a_redis_of_its_own() -> None:
+    if shutil.which("redis-server") is None:
+        pytest.skip("NO redis-server ON THIS MACHINE: install Debian's redis-server")
+    results, _ = run("http.py", "--only", "kvmcp-asyncio", "--era", "modern", "--calls", "0")
+    assert (results[0]["era"], results[0]["store"]) == ("modern", "redis")
+    measures = {"1 connection", "16 connections", "64 connections"}
+    assert {result["measure"] for result in results[1:]} == measures

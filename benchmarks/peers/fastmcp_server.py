@@ -21,8 +21,12 @@ async def redis_set(key: str, value: Any, ttl: int | None = None) -> dict[str, A
     return {"ok": True}
 
 
-if __name__ == "__main__":
+def new_server() -> FastMCP:
     server = FastMCP("fastmcp", version=version("fastmcp"))
     server.tool(redis_get)
     server.tool(redis_set)
-    server.run(transport="stdio", show_banner=False, log_level="WARNING")
+    return server
+
+
+if __name__ == "__main__":
+    new_server().run(transport="stdio", show_banner=False, log_level="WARNING")

@@ -25,8 +25,12 @@ async def redis_set(key: str, value: Any, ttl: int | None = None) -> dict[str, A
     return {"ok": True}
 
 
-if __name__ == "__main__":
+def new_server() -> MCPServer:
     server = MCPServer("sdk", version=version("mcp"), log_level="WARNING")
     server.add_tool(redis_get)
     server.add_tool(redis_set)
-    server.run(transport="stdio")
+    return server
+
+
+if __name__ == "__main__":
+    new_server().run(transport="stdio")

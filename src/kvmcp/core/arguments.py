@@ -53,7 +53,7 @@ class StructArguments:
     Raises LocalProtocolError where the struct cannot be written as a flat schema.
     """
 
-    __slots__ = ("_decode", "_shape", "decode", "schema")
+    __slots__ = ("_shape", "_type", "decode", "schema")
 
     def __init__(self, struct_type: type[Struct]) -> None:
         schema = flat_schema(struct_type, null_is_absent=True)
@@ -63,10 +63,13 @@ class StructArguments:
         """`inputSchema` as JSON text."""
         # The decoder's own method, on the hot path without a frame of ours; its parameter has no name.
         self.decode: Final = cast(_Decode, msgspec.json.Decoder(struct_type).decode)
-        self._shape = _Shape.of(schema, nullable_members(struct_type))
+        self._type = struct_type
+        self._shape: _Shape | None = None
 
     def repair(self, raw: bytes) -> Parsed | BadArguments:
         """Read arguments that `decode` refused. Never raises; arguments that `decode` takes come back as they are."""
+        if self._shape is None:  # A third of building the tools, for what most hosts never need.
+            self._shape = _Shape.of(_decode_schema(self.schema), nullable_members(self._type))
         return _repair(raw, self._shape, self.decode)
 
 
