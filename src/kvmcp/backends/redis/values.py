@@ -15,7 +15,8 @@ MAX_DEPTH: Final = 128
 
 _LF: Final = 0x0A
 _CR: Final = 0x0D
-"""As numbers: to look for `b"\\n"` in bytes costs CPython 3.11 an exception each time (benchmarks/redis.py)."""
+"""As numbers: to look for `b"\\n"` in bytes costs CPython 3.11 an exception each time, here 8% of
+a call of `redis_get` (counted with cachegrind)."""
 
 _check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
