@@ -449,6 +449,26 @@ async def test_what_other_processes_should_know_goes_out_before_the_end() -> Non
     assert told
 
 
+class Raising(SlowBackend):
+    """A store with a bug in all that waits."""
+
+    async def execute(self, batch: Ops) -> Replies:
+        raise RuntimeError("a bug")
+
+    def watch(self, keys: Any = (), channels: Any = ()) -> Any:
+        raise RuntimeError("a bug")
+
+
+async def test_a_store_that_raises_ends_nothing() -> None:
+    app = make_server(Raising()).http_app(HttpOptions(replicated=True))
+    async with app.running():
+        session = await session_of(app)
+        assert (await Asked("DELETE", "/mcp", {**LOCAL, **session}).run(app)).status in (200, 204, 503)
+        await anyio.wait_all_tasks_blocked()
+        assert (await get(app, "/healthz")).status == 200
+        assert _is_error(await posted(GET_A).run(app))
+
+
 async def test_no_websocket_begins_at_the_end() -> None:
     app = make_server().http_app()
     sent: list[str] = []
