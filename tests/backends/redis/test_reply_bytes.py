@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 
 from kvmcp.backends.ops import Atomic, Code, Delete, Failure, Get, Namespace, NsKey, Op, Reply, Set
 from kvmcp.backends.redis.errors import REPLIES_TOO_LARGE
+from kvmcp.backends.redis.options import RedisOptions
 from kvmcp.backends.redis.resp import MAX_CALL_REPLY_BYTES, SMALL_REPLY, Call, Lost, RespMachine, pack
 from tests.backends.redis.servers import RedisServer
 from tests.backends.redis.stores import backend_on
@@ -83,7 +84,10 @@ async def test_a_batch_with_too_large_answers(server: RedisServer, namespace: Na
     async def other(key: NsKey) -> None:
         (others[key],) = await backend.execute([Get(key)])
 
-    async with backend_on(server.port) as backend:
+    patient = RedisOptions(
+        op_timeout=60.0
+    )  # 94 MiB take a busy machine longer than a call may last by default
+    async with backend_on(server.port, patient) as backend:
         for i, key in enumerate(keys):
             assert await backend.execute([Set(key, value_of(i))]) == [True]
         last = count - 1
