@@ -81,6 +81,10 @@ class _Full(list[Slot]):
         large = len(reply) > SMALL_REPLY if isinstance(reply, bytes) else isinstance(reply, list | dict)
         super().append(Lost.DROPPED if large else reply)
 
+    def extend(self, replies: Iterable[Slot], /) -> None:
+        for reply in replies:
+            self.append(reply)
+
 
 class Wake(Protocol):
     """What a caller waits on, as `anyio.Event`."""
@@ -305,7 +309,7 @@ class RespMachine:
         if not self._flying:
             raise Garbage("a reply that nobody asked for")
         call = self._flying[0]
-        call.replies += replies
+        call.replies.extend(replies)
         if len(call.replies) == len(call.commands):
             self._flying.popleft()
             self.answered = call.end
