@@ -160,7 +160,7 @@ LISTING: Final = "."
 """What cursors of a `ResourceListing` begin with, as clients see them; no other cursor does."""
 
 
-class _Shelf(dict[str, tuple[int, ItemT]]):
+class Shelf(dict[str, tuple[int, ItemT]]):
     """Items of one kind by key, each with its number: cursors name numbers, so pages survive changes."""
 
 
@@ -172,10 +172,11 @@ class Catalog:
     """
 
     def __init__(self, *items: Item, features: frozenset[Feature] = frozenset()) -> None:
-        self._tools: _Shelf[Tool] = _Shelf()
-        self._resources: _Shelf[Resource] = _Shelf()
-        self._templates: _Shelf[ResourceTemplate] = _Shelf()
-        self._prompts: _Shelf[Prompt] = _Shelf()
+        self.tools: Shelf[Tool] = Shelf()
+        """By name. Only `add` and `remove` change it."""
+        self._resources: Shelf[Resource] = Shelf()
+        self._templates: Shelf[ResourceTemplate] = Shelf()
+        self._prompts: Shelf[Prompt] = Shelf()
         self.listing: ResourceListing | None = None
         """At most one; put several together in its function."""
         self._features: set[Feature] = set(features)
@@ -201,7 +202,7 @@ class Catalog:
                         f"tool name {item.name!r}: 1 to 128 of A-Z a-z 0-9 _ . - are allowed"
                     )
                 mirrors = read_mirrors(item.arguments.schema)
-                kind = self._put("tools", "tools", self._tools, item.name, item)
+                kind = self._put("tools", "tools", self.tools, item.name, item)
                 if item.task_support != "forbidden":
                     self._features.add("tasks")
                 if mirrors:
@@ -221,7 +222,7 @@ class Catalog:
         match item:
             case Tool(name=key):
                 self._mirrors.pop(key, None)
-                return self._drop("tools", self._tools, key)
+                return self._drop("tools", self.tools, key)
             case Resource(uri=key):
                 return self._drop("resources", self._resources, key)
             case ResourceTemplate(uri_template=template):
@@ -231,7 +232,7 @@ class Catalog:
             case _:
                 return self._drop("prompts", self._prompts, item.name)
 
-    def _put(self, kind: ListKind, feature: Feature, shelf: _Shelf[ItemT], key: str, item: ItemT) -> ListKind:
+    def _put(self, kind: ListKind, feature: Feature, shelf: Shelf[ItemT], key: str, item: ItemT) -> ListKind:
         if key in shelf:
             raise LocalProtocolError(f"{kind}: {key!r} is there already")
         self._numbers += 1
@@ -242,7 +243,7 @@ class Catalog:
         self.revision[kind] += 1
         return kind
 
-    def _drop(self, kind: ListKind, shelf: _Shelf[ItemT], key: str) -> ListKind:
+    def _drop(self, kind: ListKind, shelf: Shelf[ItemT], key: str) -> ListKind:
         if shelf.pop(key, None) is None:
             raise LocalProtocolError(f"{kind}: {key!r} is not there")
         self.revision[kind] += 1
@@ -269,7 +270,7 @@ class Catalog:
         return feature in self._features
 
     def tool(self, name: str) -> Tool | None:
-        entry = self._tools.get(name)
+        entry = self.tools.get(name)
         return entry[1] if entry is not None else None
 
     @property
@@ -329,7 +330,7 @@ class Catalog:
 
     def _shelf(self, kind: ListKind) -> Mapping[str, tuple[int, Listed]]:
         shelves: Mapping[ListKind, Mapping[str, tuple[int, Listed]]] = {
-            "tools": self._tools,
+            "tools": self.tools,
             "resources": self._resources,
             "templates": self._templates,
             "prompts": self._prompts,
