@@ -10,7 +10,7 @@ import pytest
 from kvmcp.backends.base import Backend
 from kvmcp.backends.ops import KIND_BARRIER, KIND_LEASE, KIND_VALUE, Namespace
 from kvmcp.backends.redis import RedisOptions, open_backend
-from tests.backends.redis.servers import Cluster, RedisServer
+from tests.backends.redis.servers import RedisServer
 from tests.backends.redis.test_tools import AGENTS, ERAS, in_time
 from tests.tools.cases import Case
 from tests.tools.cases_more import MORE_READS, MORE_WRITES
@@ -49,8 +49,8 @@ async def test_a_tool_answers(case: Case, backend: Backend, namespace: Namespace
     await plays(FullAgent(ERAS[0], backend, namespace=namespace.name), case)
 
 
-async def test_a_cluster_answers_the_same(cluster: Cluster, namespace: Namespace) -> None:
-    backend = open_backend(cluster.url, RedisOptions())
+async def test_several_servers_answer_the_same(topology: str, namespace: Namespace) -> None:
+    backend = open_backend(topology, RedisOptions())
     await backend.start()
     try:
         for number, case in enumerate((*MORE_READS, *MORE_WRITES)):
