@@ -306,7 +306,7 @@ def channel(server: HttpProcess, transport: str, era: str) -> Channel:
 _conversations = count()
 
 
-@pytest.fixture(scope="module", params=product(TRANSPORTS, ERAS), ids="-".join)
+@pytest.fixture(params=product(TRANSPORTS, ERAS), ids="-".join)
 def had(request: pytest.FixtureRequest, servers: dict[str, HttpProcess]) -> Iterator[list[Json]]:
     transport, era = request.param
     way = channel(servers[era], transport, era)
