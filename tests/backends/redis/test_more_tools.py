@@ -53,8 +53,10 @@ async def test_several_servers_answer_the_same(topology: str, namespace: Namespa
     backend = open_backend(topology, RedisOptions())
     await backend.start()
     try:
+        tools = FullAgent(ERAS[1]).tools
         for number, case in enumerate((*MORE_READS, *MORE_WRITES)):
-            await plays(FullAgent(ERAS[1], backend, namespace=f"{namespace.name}-{number}"), case)
+            name = f"{namespace.name}-{number}"
+            await plays(FullAgent(ERAS[number % 2], backend, namespace=name, tools=tools), case)
     finally:
         await backend.aclose()
 

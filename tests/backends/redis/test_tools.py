@@ -64,8 +64,10 @@ async def test_several_servers_answer_the_same(topology: str, namespace: Namespa
     backend = open_backend(topology, RedisOptions())
     await backend.start()
     try:
+        tools = Agent(ERAS[1]).tools
         for number, case in enumerate((*READS, *WRITES)):
-            await plays(Agent(ERAS[1], backend, namespace=f"{namespace.name}-{number}"), case)
+            name = f"{namespace.name}-{number}"
+            await plays(Agent(ERAS[number % 2], backend, namespace=name, tools=tools), case)
     finally:
         await backend.aclose()
 
