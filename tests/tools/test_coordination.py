@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given, settings, strategies as st
 
 from tests.tools.more_support import FullCaller, Waiting, caller_of_all, said
-from tests.tools.test_races import Task, interleaved, trips
+from tests.tools.races import Task, trips
+from tests.tools.test_races import interleaved
 
 AGENTS = 4
 ROUNDS = 1000
