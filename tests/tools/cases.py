@@ -170,6 +170,15 @@ WRITES = (
         {"operations": [{"tool": "redis_session_update", "arguments": {"session_id": "s", "data": {"c": 3}, "extend_ttl": False}}]},
         {"results": [{"session_id": "s", "data": {"a": 1, "b": 2, "c": 3}, "ttl": 100}]}, (SESSION,),
     ),
+    Case(
+        "redis_multi",
+        {"operations": [
+            {"tool": "redis_session_update", "arguments": {"session_id": "s", "data": {"c": 3}}},
+            {"tool": "redis_set", "arguments": {"key": "a", "value": 1}},
+        ]},
+        {"results": [{"session_id": "s", "data": {"a": 1, "b": 2, "c": 3}, "ttl": 100}, {"ok": True, "etag": ONE}]}, (SESSION,),
+    ),
+    Case("redis_multi", {"operations": [{"tool": "redis_session_update", "arguments": {"session_id": "t", "data": {"c": 3}}}]}, "SESSION_NOT_FOUND", (SESSION,)),
     Case(KV + "set", {"key": "a", "value": {"x": 1}}, {}),
     Case(KV + "delete", {"key": "a"}, {"deleted": True}, (put("a", 1),)),
     Case(KV + "delete", {"key": "a"}, {"deleted": False}),

@@ -66,7 +66,11 @@ def test_a_session_expires_on_time_and_never_comes_back() -> None:
     assert said("redis_session_update", data={"b": 1})["ttl"] == 10
     clock[0] = 19.98
     assert said("redis_session_get")["data"] == {"a": 1, "b": 1}
-    clock[0] = 20.0
+    clock[0] = 19.99
+    update = {"tool": "redis_session_update", "arguments": {"session_id": "s", "data": {"b": 2}}}
+    done = json.loads(me.calls("redis_multi", {"operations": [update]}).structured or b"")
+    assert done["results"][0] == {"session_id": "s", "data": {"a": 1, "b": 2}, "ttl": 10}
+    clock[0] = 30.0
     for tool, more in (
         ("redis_session_get", {}),
         ("redis_session_update", {"data": {"c": 1}}),
@@ -79,13 +83,12 @@ def test_a_session_expires_on_time_and_never_comes_back() -> None:
     assert said("redis_session_create", data={"new": 1})["ttl"] == 3600
 
 
-def test_a_session_that_ends_between_the_trips_of_an_update_stays_ended() -> None:
+def test_a_session_that_ends_before_an_update_arrives_stays_ended() -> None:
     clock = [0.0]
     me = DirectCaller(MemoryBackend(clock=lambda: clock[0]))
     me.calls("redis_session_create", {"session_id": "s", "ttl": 10})
     found: list[Any] = []
     updating = trips(me, "redis_session_update", {"session_id": "s", "data": {"a": 1}}, found)
-    next(updating)
     next(updating)
     clock[0] = 10.0
     assert list(updating) == [] and found[0]["error"]["code"] == "SESSION_NOT_FOUND"

@@ -24,6 +24,7 @@ from kvmcp.backends.ops import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     Range,
     Reply,
     SizeOf,
@@ -271,23 +272,13 @@ class ExtendResult(Struct, frozen=True):
     ]
 
 
-class AnyClaim(Reader, frozen=True):
-    """For dry runs: whether the queue has open claims at all. Receipts are only looked at when they are used."""
-
-    acknowledge: bool
-
-    def read(self, replies: Sequence[Reply], context: Context, room: int) -> Rendered:
-        there = replies[0] is not None
-        return AckResult(there) if self.acknowledge else ExtendResult(there)
-
-
 def step_ack(arguments: AckArguments, call: Call) -> Step | Fault:
     fault = key_fault(arguments.queue) or text_fault("`receipt`", arguments.receipt, MAX_RECEIPT_BYTES)
     if fault is not None:
         return fault
     queue = call.namespace.key(arguments.queue)
     if arguments.dry_run:
-        return Step((SizeOf(beside(queue, SUFFIX_CLAIMS)),), AnyClaim(True))
+        return Step((QueueHolds(queue, arguments.receipt),), Flagged(AckResult))
     return Step((QueueAck(queue, arguments.receipt),), Flagged(AckResult))
 
 
@@ -297,7 +288,7 @@ def step_extend(arguments: ExtendArguments, call: Call) -> Step | Fault:
         return fault
     queue = call.namespace.key(arguments.queue)
     if arguments.dry_run:
-        return Step((SizeOf(beside(queue, SUFFIX_CLAIMS)),), AnyClaim(False))
+        return Step((QueueHolds(queue, arguments.receipt),), Flagged(ExtendResult))
     return Step((QueueExtend(queue, arguments.receipt, arguments.visibility * 1000),), Flagged(ExtendResult))
 
 

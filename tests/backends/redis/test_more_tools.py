@@ -116,6 +116,11 @@ async def test_an_item_comes_back_when_its_claim_has_ended(backend: Backend, nam
     agent = FullAgent(ERAS[1], backend, namespace=namespace.name)
     await agent.does("redis_rpush", key="q", values=["work"])
     first = (await agent.does("queue_claim", queue="q", owner="a", visibility=1))["items"][0]
+    for receipt, is_open in ((first["receipt"], True), ("none", False)):
+        told = await agent.does("queue_ack", queue="q", receipt=receipt, dry_run=True)
+        assert told == {"acknowledged": is_open, "dry_run": True}
+        told = await agent.does("queue_extend", queue="q", receipt=receipt, dry_run=True)
+        assert told == {"extended": is_open, "dry_run": True}
     said: Any = {"items": []}
     with anyio.fail_after(10):
         while not said["items"]:
