@@ -49,6 +49,8 @@ READS = (
     Case("redis_exists", {"keys": ["a", "l", "a", "x"]}, {"exists": {"a": True, "l": True, "x": False}, "count": 2}, (put("a", 1), LIST)),
     Case("redis_keys", {}, {"keys": ["a"]}, (put("a", 1), SESSION)),
     Case("redis_keys", {"pattern": "z*"}, {"keys": []}, (put("a", 1),)),
+    Case("redis_keys", {"cursor": "0"}, {"keys": ["a"]}, (put("a", 1),)),
+    Case("redis_keys", {"cursor": "bogus"}, "INVALID_PARAMS", (put("a", 1),)),
     Case(
         "redis_keys", {"detail": "detailed"},
         {"keys": ["l"], "details": {"l": {"type": "list", "ttl": None, "size": 3}}}, (LIST,),

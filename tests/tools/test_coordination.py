@@ -84,6 +84,14 @@ def test_of_agents_that_race_for_a_lease_one_gets_it() -> None:
     assert tokens == list(range(1, len(tokens) + 1)) and len(tokens) > AGENTS
 
 
+def test_who_asks_for_a_lease_again_is_told_that_it_has_it() -> None:
+    me = caller_of_all()
+    said(me, "lease_acquire", name="l", owner="ann")
+    for owner, told in (("ann", "this owner has taken the lease already"), ("bob", "somebody else holds")):
+        (note,) = me.calls("lease_acquire", {"name": "l", "owner": owner}).notes
+        assert told in note
+
+
 def test_a_wait_for_a_lease_takes_it_when_it_is_free() -> None:
     clock = Clock()
     me = caller_of_all(clock=clock)

@@ -106,7 +106,7 @@ class ClaimedReader(Reader, frozen=True):
         if isinstance(reply, Elements):
             fit = how_many_fit(reply.values, room - FRAME)
             items = tuple(ClaimedItem(value=Raw(value)) for value in reply.values[:fit])
-            return self.result(items, replies)
+            return self.result(items, replies, back=-len(items))
         return self.result(tuple(map(item_of, claims_of(reply))), replies)
 
     def result(
@@ -116,7 +116,7 @@ class ClaimedReader(Reader, frozen=True):
         truncated: Truncated = UNSET,
         back: int = 0,
     ) -> ClaimResult:
-        """`back`: how many of those that were claimed go back."""
+        """`back`: how many of those that were claimed go back; negative, how many would be claimed."""
         open_claims = 0 if replies[2] is None else of_type(replies[2], int)
         return ClaimResult(items, of_type(replies[1], int) + back, open_claims - back, truncated)
 
