@@ -341,7 +341,7 @@ class BackendContract(ValuesContract, CollectionsContract, SharingContract):
     @pytest.mark.parametrize("cursor", ["garbage", "-1", "1.5", "\u00b2", "9" * 5000, "0 0", "\0"])
     async def test_a_garbage_cursor_is_refused(self, store: Store, cursor: str) -> None:
         reply = await store.ask(Scan(store.namespace.space(), cursor=cursor))
-        assert_refused(reply, Code.REDIS_ERROR)
+        assert_refused(reply, Code.INVALID_PARAMS)
 
     @pytest.mark.parametrize("count", [-1, 0, MAX_SCAN_COUNT + 1])
     async def test_a_scan_count_out_of_range_is_refused(self, store: Store, count: int) -> None:

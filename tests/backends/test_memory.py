@@ -420,8 +420,8 @@ def test_a_cursor_outlives_its_space(small: Small) -> None:
 )
 def test_a_cursor_that_no_page_gave_is_refused(small: Small, cursor: str) -> None:
     small.put("a", "b", "c")
-    assert_refused(small.ask(Scan(SPACE, cursor=cursor)), Code.REDIS_ERROR)
-    assert_refused(small.ask(Scan(NAMESPACE.space("other"), cursor=cursor)), Code.REDIS_ERROR)
+    assert_refused(small.ask(Scan(SPACE, cursor=cursor)), Code.INVALID_PARAMS)
+    assert_refused(small.ask(Scan(NAMESPACE.space("other"), cursor=cursor)), Code.INVALID_PARAMS)
 
 
 def test_a_page_looks_at_a_bounded_number_of_names() -> None:

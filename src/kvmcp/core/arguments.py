@@ -23,7 +23,15 @@ from msgspec import Raw, Struct
 
 from kvmcp.core.catalog import BadArguments, Parsed
 from kvmcp.core.errors import LocalProtocolError, clip
-from kvmcp.core.json_schema import Schema, describe, example, flat_schema, nullable_members, plain_type
+from kvmcp.core.json_schema import (
+    Schema,
+    describe,
+    example,
+    flat_schema,
+    nullable_members,
+    plain_type,
+    size_said,
+)
 from kvmcp.core.json_text import Kind, kind, too_deep
 from kvmcp.core.limits import Limits
 
@@ -311,11 +319,11 @@ def _mismatch(where: str, node: object, came: Kind | None, raw: Raw | None) -> s
 
 
 def _said(node: object, came: Kind | None, raw: Raw | None) -> str:
-    """What came: a number as it is, where the schema asks for one; else its kind."""
+    """What came: a number as it is, where the schema asks for one; else its kind, and its size if that is bounded."""
     if raw is None or came is None:
         return "something else"
     number = _NUMBER.match(bytes(raw)) if plain_type(node) in ("integer", "number") else None
-    return number[1].decode() if number is not None else _CAME[came]
+    return number[1].decode() if number is not None else _CAME[came] + size_said(node, came, raw)
 
 
 def _explain(problem: str, root: Schema, text: bytes) -> str:
@@ -323,9 +331,11 @@ def _explain(problem: str, root: Schema, text: bytes) -> str:
     place = _PLACE.search(problem)
     path = place[1] if place is not None else ""
     where = f"`{clip(path.removeprefix('.'))}`" if path else "the arguments"
-    if problem.startswith("Object "):  # Names a field that is missing or unknown.
-        return f"{where}: o{clip(_PLACE.sub('', problem)[1:])}"
     node, came = _follow(path, root, Raw(text))
+    if problem.startswith("Object "):  # Names a field that is missing or unknown.
+        members = cast(Schema, cast(Schema, node or {}).get("properties") or {})
+        allowed = "; allowed are " + ", ".join(f"`{name}`" for name in members) if members else ""
+        return f"{where}: o{clip(_PLACE.sub('', problem)[1:])}{allowed}"
     return _mismatch(where, node, None if came is None else kind(came), came)
 
 

@@ -38,6 +38,7 @@ from kvmcp.backends.ops import (
     GetDelete,
     GetMany,
     HashDelete,
+    HashExpire,
     HashGet,
     HashGetAll,
     HashSet,
@@ -57,6 +58,7 @@ from kvmcp.backends.ops import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     Range,
     ReadLog,
     Rename,
@@ -123,6 +125,7 @@ _RUN: Final[dict[type[Single], Callable[[Keys, Any, float], Reply]]] = {
     HashGet: hashes.get,
     HashGetAll: hashes.get_all,
     HashDelete: hashes.delete,
+    HashExpire: hashes.expire,
     HashSize: hashes.size,
     SetAdd: sets.add,
     SetRemove: sets.remove,
@@ -147,6 +150,7 @@ _RUN: Final[dict[type[Single], Callable[[Keys, Any, float], Reply]]] = {
     QueueClaim: queues.claim,
     QueueAck: queues.ack,
     QueueExtend: queues.extend,
+    QueueHolds: queues.holds,
 }
 """Each checks nothing that `FAULTS` has checked."""
 
