@@ -4,6 +4,7 @@ The same for a connection, for an HTTP exchange and for the HTTP server itself: 
 and has one `Runner`. After anything that happened outside an input, `Runner` asks its owner for a turn.
 """
 
+import asyncio
 import logging
 import math
 from collections import deque
@@ -38,6 +39,13 @@ logger = logging.getLogger("kvmcp.io")
 
 JOINED_OPS: Final = 256
 """Operations that go to a busy store together: bounds what their replies can weigh."""
+
+
+def clock_of_loop() -> Callable[[], float]:
+    """`anyio.current_time` of the running event loop, which need not be looked up at each call."""
+    if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+        return asyncio.get_running_loop().time
+    return anyio.current_time
 
 
 class Asker(Protocol):
@@ -196,13 +204,17 @@ class Runner:
             return WorkFailed(INTERNAL)
 
 
-async def run_alone(machine: Asker, backend: Backend, command: RunBatch) -> None:
+async def run_alone(
+    machine: Asker, backend: Backend, command: RunBatch, clock: Callable[[], float] = anyio.current_time
+) -> None:
     """Run a batch in the caller's own task, for a machine that has nothing else to do meanwhile."""
+    ops = command.ops
     try:
-        replies = backend.execute_now(cast(Ops, command.ops))
+        replies = backend.execute_now(ops)
         if replies is None:
-            replies = await backend.execute(cast(Ops, command.ops))
-        _check_replies(command.ops, replies)
+            replies = await backend.execute(ops)
+        if len(replies) != len(ops):
+            _check_replies(ops, replies)
     except Exception as error:  # noqa: BLE001  # as in `Runner._run_batch`
         _fail_batch(machine, command, error)
     except anyio.get_cancelled_exc_class():
@@ -210,7 +222,7 @@ async def run_alone(machine: Asker, backend: Backend, command: RunBatch) -> None
         machine.complete(command.ticket, BatchFailed(), anyio.current_time())
         raise
     else:
-        machine.complete(command.ticket, replies, anyio.current_time())
+        machine.complete(command.ticket, replies, clock())
 
 
 def _fail_batch(machine: Asker, command: RunBatch, error: Exception) -> None:
