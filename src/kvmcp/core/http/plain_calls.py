@@ -8,7 +8,7 @@ a deadline, the end), is handed over to a session, which goes on with it as if i
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -194,9 +194,9 @@ class PlainAnswer:
         if self._general is not None or asked is None or not isinstance(outcome, list):
             self._more().complete(ticket, outcome, now)
             return
-        replies: list[object] = outcome
+        replies = cast(list[object], outcome)
         if ticket != _TICKET or not self._is_taken or len(replies) != len(asked.ops):
-            self._more().complete(ticket, outcome, now)
+            self._more().complete(ticket, replies, now)
         else:
             self._resume(asked, tuple(replies), now)
 
