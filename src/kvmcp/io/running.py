@@ -4,9 +4,9 @@ The same for a connection, for an HTTP exchange and for the HTTP server itself: 
 and has one `Runner`. After anything that happened outside an input, `Runner` asks its owner for a turn.
 """
 
-import asyncio
 import logging
 import math
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol, cast
@@ -43,8 +43,10 @@ JOINED_OPS: Final = 256
 
 def clock_of_loop() -> Callable[[], float]:
     """`anyio.current_time` of the running event loop, which need not be looked up at each call."""
-    if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
-        return asyncio.get_running_loop().time
+    asyncio = sys.modules.get("asyncio")  # 12 ms to a program on trio
+    if asyncio is not None and anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+        time: Callable[[], float] = asyncio.get_running_loop().time
+        return time
     return anyio.current_time
 
 

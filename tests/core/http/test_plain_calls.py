@@ -308,6 +308,14 @@ def test_what_all_processes_keep_of_a_session_is_read_first() -> None:
     assert alone == [False, True]
 
 
+def test_a_session_is_of_the_legacy_era() -> None:
+    session = Session(Web(), "2025-11-25")
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call("get", {"key": "a"})}
+    for version, status in (("2025-11-25", 200), (MODERN, 400), ("v9", 400)):
+        headers = session.headers | {"MCP-Protocol-Version": version}
+        assert session.web.post(asked, headers, revision="2025-11-25").status == status
+
+
 def test_where_clients_come_back_for_answers_they_are_streams() -> None:
     session = Session(Web(held=True, resumable=True), "2025-11-25")
     assert session.ask("ping").is_stream
