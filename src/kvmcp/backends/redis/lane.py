@@ -28,6 +28,7 @@ from kvmcp.backends.redis.errors import (
 )
 from kvmcp.backends.redis.greeting import Greeting, Refused
 from kvmcp.backends.redis.link import Link, open_link
+from kvmcp.backends.redis.loops import new_signal
 from kvmcp.backends.redis.resp import Call, Push
 from kvmcp.backends.redis.wire import Connect
 
@@ -112,7 +113,7 @@ class Lane:
         if self._down is not None:
             call.lose(0, self._down)
             return self.leave_room()
-        wake = call.wake = anyio.Event()
+        wake = call.wake = new_signal()
         self._batcher.add(call, call.size)
         if call.deadline < self._alarm:
             self._hurry.set()
