@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import Struct
 
-from kvmcp import __version__, cli
-from kvmcp.cli import INTERNAL, INTERRUPTED, OK, TOOL_ERROR, USAGE, main
+from kvmcp import __version__
+from kvmcp.cli import main
+from kvmcp.cli.commands import COMMANDS
+from kvmcp.cli.console import BROKEN_PIPE, EXIT_CODES, INTERNAL, INTERRUPTED, OK, TOOL_ERROR, USAGE
 from kvmcp.config import SETTINGS, Settings
 from kvmcp.core.wire.common import ImageContent, TextContent, ToolResult
 
 if TYPE_CHECKING:
-    from kvmcp.cli import Server
+    from kvmcp.cli.console import Server
 
 ROOT = Path(__file__).parent.parent
 HEX_KEY = "00ff" * 16
-COMMANDS = "allowed: serve, call, tools, schema export, config show; see kvmcp --help"
+COMMAND_NAMES = "allowed: serve, call, tools, schema export, config show; see kvmcp --help"
 SETTING_NAMES = ", ".join(setting.name for setting in SETTINGS)
 
 
@@ -112,17 +114,17 @@ def test_version(words: Sequence[str]) -> None:
 def test_help_lists_commands_and_exit_codes(words: Sequence[str]) -> None:
     ran = run(*words)
     assert (ran.code, ran.err) == (OK, "")
-    assert all(f"  {name} " in ran.out for name in cli.COMMANDS)
-    assert cli.EXIT_CODES in ran.out
+    assert all(f"  {name} " in ran.out for name in COMMANDS)
+    assert EXIT_CODES in ran.out
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help_with_examples(name: str) -> None:
     ran = run(*name.split(), "--help", "--no-such-option")
     assert (ran.code, ran.err) == (OK, "")
     assert ran.out.startswith(f"usage: kvmcp {name} [-h]")
-    assert all(f"  {example}\n" in ran.out for example in cli.COMMANDS[name].examples)
-    assert cli.EXIT_CODES in ran.out
+    assert all(f"  {example}\n" in ran.out for example in COMMANDS[name].examples)
+    assert EXIT_CODES in ran.out
 
 
 def test_help_names_every_setting() -> None:
@@ -139,21 +141,21 @@ def test_help_of_other_commands_leaves_out_what_only_serves() -> None:
     assert "state_key" not in text
 
 
-@pytest.mark.parametrize("example", [text for command in cli.COMMANDS.values() for text in command.examples])
+@pytest.mark.parametrize("example", [text for command in COMMANDS.values() for text in command.examples])
 def test_examples_are_commands(example: str) -> None:
-    assert any(f"kvmcp {name}" in example for name in cli.COMMANDS)
+    assert any(f"kvmcp {name}" in example for name in COMMANDS)
 
 
 BAD_WORDS: dict[str, tuple[str, str]] = {
-    "nothing": ("", f"no command came; {COMMANDS}"),
-    "misspelt command": ("srve", f"unknown command 'srve' (did you mean serve?); {COMMANDS}"),
-    "unknown command": ("frobnicate", f"unknown command 'frobnicate'; {COMMANDS}"),
-    "half a command": ("config", f"unknown command 'config' (did you mean config show?); {COMMANDS}"),
+    "nothing": ("", f"no command came; {COMMAND_NAMES}"),
+    "misspelt command": ("srve", f"unknown command 'srve' (did you mean serve?); {COMMAND_NAMES}"),
+    "unknown command": ("frobnicate", f"unknown command 'frobnicate'; {COMMAND_NAMES}"),
+    "half a command": ("config", f"unknown command 'config' (did you mean config show?); {COMMAND_NAMES}"),
     "wrong second half": (
         "config shw",
-        f"unknown command 'config shw' (did you mean config show?); {COMMANDS}",
+        f"unknown command 'config shw' (did you mean config show?); {COMMAND_NAMES}",
     ),
-    "option first": ("--loop=trio serve", f"--loop came before a command; {COMMANDS}"),
+    "option first": ("--loop=trio serve", f"--loop came before a command; {COMMAND_NAMES}"),
     "unknown option": ("serve --frobnicate", "unknown option --frobnicate; see kvmcp serve --help"),
     "misspelt option": (
         "serve --namspace=a",
@@ -789,7 +791,7 @@ def test_process_output_that_nobody_reads() -> None:
         ran = finished(kvmcp("--help", stdout=writing))
     finally:
         os.close(writing)
-    assert ran == Ran(cli.BROKEN_PIPE, "", "")
+    assert ran == Ran(BROKEN_PIPE, "", "")
 
 
 def imported(*argv: str) -> set[str]:
@@ -798,15 +800,15 @@ def imported(*argv: str) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
 
 
-def test_the_version_needs_argparse_only() -> None:
+def test_the_version_needs_next_to_nothing() -> None:
     bare = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import __future__, argparse, runpy"],
+        [sys.executable, "-X", "importtime", "-c", "import __future__, runpy"],
         stderr=subprocess.PIPE,
         encoding="utf-8",
         check=True,
     )
     known = {line.rpartition("|")[2].strip() for line in bare.stderr.splitlines()}
-    assert imported("--version") - known <= {"kvmcp", "kvmcp.cli"}
+    assert imported("--version") - known <= {"kvmcp", "kvmcp.cli", "kvmcp.cli.console"}
 
 
 def test_settings_import_nothing_slow() -> None:
