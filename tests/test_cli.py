@@ -581,6 +581,87 @@ def test_an_interrupt_is_no_bug() -> None:
     assert run("serve", server=StandIn(failure=KeyboardInterrupt())) == Ran(INTERRUPTED, "", "")
 
 
+# Words, and what they ask for in vain: flag and setting, the transports that are served, those that it is for.
+IN_VAIN: dict[str, tuple[str, str, str, str]] = {
+    "--host 0.0.0.0": ("host", "0.0.0.0", "stdio", "http or websocket or tcp"),
+    "--port 9000": ("port", "9000", "stdio", "http or websocket or tcp without a port of its own"),
+    "--port 9001": ("port", "9001", "http:1,tcp:2", "http or websocket or tcp without a port of its own"),
+    "--path s.sock": ("path", "s.sock", "http", "unix"),
+    "--http-server uvicorn": ("http_server", "uvicorn", "websocket", "http"),
+    "--workers 2": ("workers", "2", "stdio", "http or websocket or tcp"),
+    "--workers 3": ("workers", "3", "stdio,unix", "http or websocket or tcp"),
+    "--allowed-host a.example": ("allowed_host", "a.example", "stdio", "http or websocket"),
+    "--allowed-origin https://a.example": (
+        "allowed_origin", "https://a.example", "tcp", "http or websocket",
+    ),
+    "--legacy-sse": ("legacy_sse", "yes", "stdio", "http"),
+    "--ws-compression": ("ws_compression", "yes", "http:0", "websocket"),
+    "--admin-bind 127.0.0.1:0": ("admin_bind", "127.0.0.1:0", "stdio", "http"),
+    "--tls-cert c.pem": ("tls_cert", "c.pem", "stdio", "http or websocket or tcp"),
+    "--tls-key k.pem": ("tls_key", "k.pem", "unix", "http or websocket or tcp"),
+}  # fmt: skip
+
+
+def test_each_setting_of_some_transports_only_is_asked_for_in_vain() -> None:
+    assert {name for name, *_ in IN_VAIN.values()} == {s.name for s in SETTINGS if s.row.transports}
+
+
+@pytest.mark.parametrize("words", IN_VAIN)
+def test_a_flag_that_can_have_no_effect_is_an_error(words: str) -> None:
+    _, _, transports, needed = IN_VAIN[words]
+    server = StandIn()
+    assert run("serve", "--transport", transports, *words.split(), server=server) == usage_error(
+        f"{words.split()[0]} has no effect with --transport {transports}: it is for {needed};"
+        f" add --transport {needed.split()[0]}, or leave it out"
+    )
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("words", IN_VAIN)
+def test_a_variable_without_effect_is_a_warning_and_not_handed_over(words: str) -> None:
+    name, value, transports, needed = IN_VAIN[words]
+    server, variable = StandIn(), f"KVMCP_{name.upper()}"
+    ran = run("serve", "--transport", transports, environ={variable: value}, server=server)
+    assert (ran.code, ran.out) == (7, "")
+    assert ran.err == (
+        f"kvmcp: warning: {variable} has no effect with --transport {transports}: it is for {needed}\n"
+    )
+    assert server.asked == [Settings(transport=tuple(transports.split(",")))]
+
+
+def test_a_file_s_value_without_effect_is_a_warning(tmp_path: Path) -> None:
+    file, server = tmp_path / "kvmcp.toml", StandIn()
+    file.write_text("workers = 4\nlegacy_sse = true\n")
+    ran = run("serve", "--config", str(file), server=server)
+    assert ran.err.splitlines() == [
+        f"kvmcp: warning: {file}:workers has no effect with --transport stdio: it is for http or websocket or tcp",
+        f"kvmcp: warning: {file}:legacy_sse has no effect with --transport stdio: it is for http",
+    ]
+    assert server.asked == [Settings()]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--no-legacy-sse --workers 1 --host 127.0.0.1",
+        "--transport stdio --transport http --admin-bind 127.0.0.1:0 --legacy-sse --port 0 --workers 2",
+        "--transport http:0 --transport websocket --port 9000 --ws-compression",
+        "--transport tcp --tls-cert c.pem --tls-key k.pem",
+        "--transport unix --path s.sock",
+    ],
+)
+def test_what_has_an_effect_or_asks_for_the_default_is_taken(words: str) -> None:
+    server = StandIn()
+    assert run("serve", *words.split(), server=server) == Ran(7, "", "")
+    assert len(server.asked) == 1
+
+
+def test_other_commands_show_what_has_no_effect() -> None:
+    ran = run("config", "show", "--json", "--workers", "2")
+    assert (ran.code, ran.err) == (OK, "")
+    assert json.loads(ran.out)["workers"]["value"] == 2
+
+
 # --- call -----------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ What carries a command out is imported by the command.
 from __future__ import annotations
 
 from kvmcp.cli.console import Console, UsageError, columns
-from kvmcp.cli.parser import Command, epilog, load_settings, option_name, require_loop
+from kvmcp.cli.parser import Command, epilog, load_settings, option_name, require_loop, settings_in_use
 from kvmcp.config import did_you_mean, quoted
 
 TYPE_CHECKING = False  # what `typing` calls so, without importing it
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _serve(args: argparse.Namespace, console: Console) -> int:
-    settings = load_settings(args, console).settings
+    settings = settings_in_use(load_settings(args, console), console)
     require_loop(settings)
     return console.server().serve(settings)
 

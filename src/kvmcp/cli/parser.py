@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import re
 
+import msgspec
+
 from kvmcp.cli.console import EXIT_CODES, Console, UsageError
 from kvmcp.config import (
     CONFIG_FLAG,
@@ -160,6 +162,42 @@ def load_settings(args: argparse.Namespace, console: Console) -> Loaded:
 def _read_file(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
+
+
+def settings_in_use(loaded: Loaded, console: Console) -> Settings:
+    """Without what matters only to transports that are not served, as if it was not set.
+
+    Raises UsageError where a flag asked for such a thing; what comes from elsewhere may be meant for other starts,
+    and is told as a warning.
+    """
+    settings = loaded.settings
+    idle: dict[str, object] = {}
+    for setting in SETTINGS:
+        if getattr(settings, setting.name) == setting.default or _matters(setting, settings.transport):
+            continue
+        origin = loaded.origins[setting.name]
+        problem = (
+            f"{origin.where} has no effect with --transport {','.join(settings.transport)}: it is for "
+            + _alternatives(setting)
+        )
+        if origin.source == "flag":
+            raise UsageError(f"{problem}; add --transport {setting.row.transports[0]}, or leave it out")
+        console.complain(f"warning: {problem}")
+        idle[setting.name] = setting.default
+    return msgspec.structs.replace(settings, **idle) if idle else settings
+
+
+def _matters(setting: Setting, transports: Sequence[str]) -> bool:
+    """Whether one of `transports`, NAME or NAME:PORT, makes use of it."""
+    if setting.name == "port":
+        return any(transport in setting.row.transports for transport in transports)
+    names = [transport.partition(":")[0] for transport in transports]
+    return not setting.row.transports or any(name in setting.row.transports for name in names)
+
+
+def _alternatives(setting: Setting) -> str:
+    text = " or ".join(setting.row.transports)
+    return f"{text} without a port of its own" if setting.name == "port" else text
 
 
 def require_loop(settings: Settings) -> None:

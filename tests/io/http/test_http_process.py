@@ -213,7 +213,11 @@ def test_a_port_that_workers_have_is_taken_for_other_workers(running: ExitStack)
             "--transport stdio is for one process",
         ),
         (["--transport", "http", "--transport", "websocket", "--port", "0"], "--port is for one transport"),
-        (["--transport", "websocket:0", "--admin-bind", "127.0.0.1:0"], "--admin-bind goes with one"),
+        (["--transport", "websocket:0", "--admin-bind", "127.0.0.1:0"], "--admin-bind has no effect"),
+        (
+            ["--transport", "http:0", "--transport", "http:1", "--admin-bind", "127.0.0.1:0"],
+            "--admin-bind goes with one",
+        ),
         (["--transport", "http", "--tls-cert", "x"], "--tls-cert and --tls-key go together"),
         (
             ["--transport", "http", "--tls-cert", "/none", "--tls-key", "/none"],
