@@ -7,7 +7,8 @@ again. Several changes in a row may be told as one.
 
 Channels: SUBSCRIBE, or SSUBSCRIBE in a cluster. Redis delivers at most once.
 
-What is not seen: anything while the connection is down. Watchers then get `Gap(0)` once everything is armed again.
+What is not seen: anything while the connection is down. Watchers then get `Gap(0)` once everything is armed again. A
+connection that only listens would not notice that it is dead, so the server is asked now and then.
 """
 
 import math
@@ -35,6 +36,7 @@ _Step: TypeAlias = tuple[bytes, ...]
 """A command, unpacked."""
 
 TRACKING_ON: Final[_Step] = (b"CLIENT", b"TRACKING", b"ON")
+STILL_THERE: Final[_Step] = (b"PING",)
 ROUND: Final = 500
 """Commands in one round of arming."""
 EXPIRY_SLACK: Final = 0.001
@@ -124,7 +126,7 @@ class Feed:
 
     async def _work(self, lane: Lane) -> None:
         while True:
-            await self._something_to_do()
+            await self._something_to_do(lane)
             await self._round(lane)
 
     def stop(self) -> None:
@@ -184,13 +186,17 @@ class Feed:
 
     # --- rounds
 
-    async def _something_to_do(self) -> None:
+    async def _something_to_do(self, lane: Lane) -> None:
+        options = self._options
         while not self._due():
             self._open_eyes()  # a newcomer may find everything armed already
             self._wake = anyio.Event()
             next_expiry = min(self._expiries.values(), default=math.inf)
-            with anyio.move_on_after(next_expiry - self._options.clock()):
+            with anyio.move_on_after(min(next_expiry - options.clock(), options.watch_heartbeat)) as silence:
                 await self._wake.wait()
+            if silence.cancelled_caught and lane.connected and not self._due():
+                # Whatever it answers. Without an answer the lane ends the connection and makes another.
+                await lane.call(Call([pack(*STILL_THERE)], options.clock() + options.op_timeout))
 
     def _due(self) -> list[_Step]:
         """What brings Redis's view up to date; nothing without a connection."""
