@@ -595,6 +595,8 @@ IN_VAIN: dict[str, tuple[str, str, str, str]] = {
         "allowed_origin", "https://a.example", "tcp", "http or websocket",
     ),
     "--legacy-sse": ("legacy_sse", "yes", "stdio", "http"),
+    "--resumable": ("resumable", "yes", "unix", "http"),
+    "--max-per-address 2": ("max_per_address", "2", "stdio", "http or websocket or tcp"),
     "--ws-compression": ("ws_compression", "yes", "http:0", "websocket"),
     "--admin-bind 127.0.0.1:0": ("admin_bind", "127.0.0.1:0", "stdio", "http"),
     "--tls-cert c.pem": ("tls_cert", "c.pem", "stdio", "http or websocket or tcp"),

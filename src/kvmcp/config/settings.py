@@ -42,6 +42,8 @@ MAX_GRACE_SECONDS: Final = 3600
 MAX_DATABASE: Final = 65535
 MAX_CONNECTIONS: Final = 10_000
 MAX_WORKERS: Final = 256
+MAX_PER_ADDRESS: Final = 4096
+"""All that one process takes: `kvmcp.io.listening.ListenLimits.connections`."""
 MIN_RESULT_CHARS: Final = 10_000
 """What `kvmcp.tools.room` asks for; not imported, to keep the start fast."""
 MAX_RESULT_CHARS: Final = 2_000_000
@@ -198,6 +200,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         bool,
         Row(switch(), "also serve HTTP+SSE of 2024-11-05, at /sse", serving=True, transports=("http",)),
     ] = False
+    resumable: Annotated[
+        bool,
+        Row(
+            switch(),
+            "let clients of legacy revisions come back for any answer when a connection breaks",
+            serving=True,
+            transports=("http",),
+        ),
+    ] = False
     ws_compression: Annotated[
         bool,
         Row(switch(), "let WebSocket clients compress messages", serving=True, transports=("websocket",)),
@@ -212,6 +223,15 @@ class Settings(Struct, frozen=True, kw_only=True):
             transports=("http",),
         ),
     ] = None
+    max_per_address: Annotated[
+        int,
+        Row(
+            whole_number(1, MAX_PER_ADDRESS),
+            "connections from one address at most; behind a proxy all clients have the proxy's",
+            serving=True,
+            transports=_TCP,
+        ),
+    ] = 1024
     tls_cert: Annotated[
         str,
         Row(

@@ -324,6 +324,34 @@ def test_the_older_transport_where_it_is_wanted(options: list[str], running: Exi
         assert process.end() == 0
 
 
+@pytest.mark.parametrize("flags", [[], ["--resumable"]])
+def test_answers_are_streams_where_clients_may_come_back_for_them(
+    flags: list[str], options: list[str], running: ExitStack
+) -> None:
+    process = start(running, *options, *flags)
+    url = f"http://127.0.0.1:{process.port}/mcp"
+    with httpx.Client(trust_env=False, timeout=SETTLE) as http:
+        hello = http.post(url, json=INITIALIZE, headers=ACCEPTS)
+        session = {"mcp-session-id": hello.headers["mcp-session-id"], "mcp-protocol-version": LEGACY}
+        answer = http.post(url, json=legacy("tools/list"), headers={**ACCEPTS, **session})
+    assert answer.headers["content-type"].startswith("text/event-stream" if flags else "application/json")
+    assert ("\nid: " in f"\n{answer.text}") == bool(flags)
+
+
+def test_one_address_has_as_many_connections_as_it_may(running: ExitStack) -> None:
+    process = start(running, *ASYNCIO, "--max-per-address", "2")
+    with httpx.Client(trust_env=False, timeout=SETTLE) as http:
+        url = f"http://127.0.0.1:{process.port}/healthz"
+        assert http.get(url).status_code == 200  # kept for another request
+        running.enter_context(attack(process.port, b"GET"))
+        with attack(process.port, b"") as third:
+            process.logged("2 connections are open from 127.0.0.1")
+            third.settimeout(SETTLE)
+            while third.recv(4096):
+                pass
+        assert http.get(url).status_code == 200
+
+
 def test_only_known_names_and_pages_come_in(running: ExitStack) -> None:
     allowed = ["--allowed-host", "kv.example.com", "--allowed-origin", "https://app.example.com"]
     process = start(running, *ASYNCIO, *allowed)
