@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import Struct
 
-from kvmcp import __version__, cli
-from kvmcp.cli import INTERNAL, INTERRUPTED, OK, TOOL_ERROR, USAGE, main
+from kvmcp import __version__
+from kvmcp.cli import main
+from kvmcp.cli.commands import COMMANDS
+from kvmcp.cli.console import BROKEN_PIPE, EXIT_CODES, INTERNAL, INTERRUPTED, OK, TOOL_ERROR, USAGE
 from kvmcp.config import SETTINGS, Settings
 from kvmcp.core.wire.common import ImageContent, TextContent, ToolResult
 
 if TYPE_CHECKING:
-    from kvmcp.cli import Server
+    from kvmcp.cli.console import Server
 
 ROOT = Path(__file__).parent.parent
 HEX_KEY = "00ff" * 16
-COMMANDS = "allowed: serve, call, tools, schema export, config show; see kvmcp --help"
+COMMAND_NAMES = "allowed: serve, call, tools, schema export, config show; see kvmcp --help"
 SETTING_NAMES = ", ".join(setting.name for setting in SETTINGS)
 
 
@@ -112,17 +114,17 @@ def test_version(words: Sequence[str]) -> None:
 def test_help_lists_commands_and_exit_codes(words: Sequence[str]) -> None:
     ran = run(*words)
     assert (ran.code, ran.err) == (OK, "")
-    assert all(f"  {name} " in ran.out for name in cli.COMMANDS)
-    assert cli.EXIT_CODES in ran.out
+    assert all(f"  {name} " in ran.out for name in COMMANDS)
+    assert EXIT_CODES in ran.out
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help_with_examples(name: str) -> None:
     ran = run(*name.split(), "--help", "--no-such-option")
     assert (ran.code, ran.err) == (OK, "")
     assert ran.out.startswith(f"usage: kvmcp {name} [-h]")
-    assert all(f"  {example}\n" in ran.out for example in cli.COMMANDS[name].examples)
-    assert cli.EXIT_CODES in ran.out
+    assert all(f"  {example}\n" in ran.out for example in COMMANDS[name].examples)
+    assert EXIT_CODES in ran.out
 
 
 def test_help_names_every_setting() -> None:
@@ -139,21 +141,21 @@ def test_help_of_other_commands_leaves_out_what_only_serves() -> None:
     assert "state_key" not in text
 
 
-@pytest.mark.parametrize("example", [text for command in cli.COMMANDS.values() for text in command.examples])
+@pytest.mark.parametrize("example", [text for command in COMMANDS.values() for text in command.examples])
 def test_examples_are_commands(example: str) -> None:
-    assert any(f"kvmcp {name}" in example for name in cli.COMMANDS)
+    assert any(f"kvmcp {name}" in example for name in COMMANDS)
 
 
 BAD_WORDS: dict[str, tuple[str, str]] = {
-    "nothing": ("", f"no command came; {COMMANDS}"),
-    "misspelt command": ("srve", f"unknown command 'srve' (did you mean serve?); {COMMANDS}"),
-    "unknown command": ("frobnicate", f"unknown command 'frobnicate'; {COMMANDS}"),
-    "half a command": ("config", f"unknown command 'config' (did you mean config show?); {COMMANDS}"),
+    "nothing": ("", f"no command came; {COMMAND_NAMES}"),
+    "misspelt command": ("srve", f"unknown command 'srve' (did you mean serve?); {COMMAND_NAMES}"),
+    "unknown command": ("frobnicate", f"unknown command 'frobnicate'; {COMMAND_NAMES}"),
+    "half a command": ("config", f"unknown command 'config' (did you mean config show?); {COMMAND_NAMES}"),
     "wrong second half": (
         "config shw",
-        f"unknown command 'config shw' (did you mean config show?); {COMMANDS}",
+        f"unknown command 'config shw' (did you mean config show?); {COMMAND_NAMES}",
     ),
-    "option first": ("--loop=trio serve", f"--loop came before a command; {COMMANDS}"),
+    "option first": ("--loop=trio serve", f"--loop came before a command; {COMMAND_NAMES}"),
     "unknown option": ("serve --frobnicate", "unknown option --frobnicate; see kvmcp serve --help"),
     "misspelt option": (
         "serve --namspace=a",
@@ -579,6 +581,89 @@ def test_an_interrupt_is_no_bug() -> None:
     assert run("serve", server=StandIn(failure=KeyboardInterrupt())) == Ran(INTERRUPTED, "", "")
 
 
+# Words, and what they ask for in vain: flag and setting, the transports that are served, those that it is for.
+IN_VAIN: dict[str, tuple[str, str, str, str]] = {
+    "--host 0.0.0.0": ("host", "0.0.0.0", "stdio", "http or websocket or tcp"),
+    "--port 9000": ("port", "9000", "stdio", "http or websocket or tcp without a port of its own"),
+    "--port 9001": ("port", "9001", "http:1,tcp:2", "http or websocket or tcp without a port of its own"),
+    "--path s.sock": ("path", "s.sock", "http", "unix"),
+    "--http-server uvicorn": ("http_server", "uvicorn", "websocket", "http"),
+    "--workers 2": ("workers", "2", "stdio", "http or websocket or tcp"),
+    "--workers 3": ("workers", "3", "stdio,unix", "http or websocket or tcp"),
+    "--allowed-host a.example": ("allowed_host", "a.example", "stdio", "http or websocket"),
+    "--allowed-origin https://a.example": (
+        "allowed_origin", "https://a.example", "tcp", "http or websocket",
+    ),
+    "--legacy-sse": ("legacy_sse", "yes", "stdio", "http"),
+    "--resumable": ("resumable", "yes", "unix", "http"),
+    "--max-per-address 2": ("max_per_address", "2", "stdio", "http or websocket or tcp"),
+    "--ws-compression": ("ws_compression", "yes", "http:0", "websocket"),
+    "--admin-bind 127.0.0.1:0": ("admin_bind", "127.0.0.1:0", "stdio", "http"),
+    "--tls-cert c.pem": ("tls_cert", "c.pem", "stdio", "http or websocket or tcp"),
+    "--tls-key k.pem": ("tls_key", "k.pem", "unix", "http or websocket or tcp"),
+}  # fmt: skip
+
+
+def test_each_setting_of_some_transports_only_is_asked_for_in_vain() -> None:
+    assert {name for name, *_ in IN_VAIN.values()} == {s.name for s in SETTINGS if s.row.transports}
+
+
+@pytest.mark.parametrize("words", IN_VAIN)
+def test_a_flag_that_can_have_no_effect_is_an_error(words: str) -> None:
+    _, _, transports, needed = IN_VAIN[words]
+    server = StandIn()
+    assert run("serve", "--transport", transports, *words.split(), server=server) == usage_error(
+        f"{words.split()[0]} has no effect with --transport {transports}: it is for {needed};"
+        f" add --transport {needed.split()[0]}, or leave it out"
+    )
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("words", IN_VAIN)
+def test_a_variable_without_effect_is_a_warning_and_not_handed_over(words: str) -> None:
+    name, value, transports, needed = IN_VAIN[words]
+    server, variable = StandIn(), f"KVMCP_{name.upper()}"
+    ran = run("serve", "--transport", transports, environ={variable: value}, server=server)
+    assert (ran.code, ran.out) == (7, "")
+    assert ran.err == (
+        f"kvmcp: warning: {variable} has no effect with --transport {transports}: it is for {needed}\n"
+    )
+    assert server.asked == [Settings(transport=tuple(transports.split(",")))]
+
+
+def test_a_file_s_value_without_effect_is_a_warning(tmp_path: Path) -> None:
+    file, server = tmp_path / "kvmcp.toml", StandIn()
+    file.write_text("workers = 4\nlegacy_sse = true\n")
+    ran = run("serve", "--config", str(file), server=server)
+    assert ran.err.splitlines() == [
+        f"kvmcp: warning: {file}:workers has no effect with --transport stdio: it is for http or websocket or tcp",
+        f"kvmcp: warning: {file}:legacy_sse has no effect with --transport stdio: it is for http",
+    ]
+    assert server.asked == [Settings()]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--no-legacy-sse --workers 1 --host 127.0.0.1",
+        "--transport stdio --transport http --admin-bind 127.0.0.1:0 --legacy-sse --port 0 --workers 2",
+        "--transport http:0 --transport websocket --port 9000 --ws-compression",
+        "--transport tcp --tls-cert c.pem --tls-key k.pem",
+        "--transport unix --path s.sock",
+    ],
+)
+def test_what_has_an_effect_or_asks_for_the_default_is_taken(words: str) -> None:
+    server = StandIn()
+    assert run("serve", *words.split(), server=server) == Ran(7, "", "")
+    assert len(server.asked) == 1
+
+
+def test_other_commands_show_what_has_no_effect() -> None:
+    ran = run("config", "show", "--json", "--workers", "2")
+    assert (ran.code, ran.err) == (OK, "")
+    assert json.loads(ran.out)["workers"]["value"] == 2
+
+
 # --- call -----------------------------------------------------------------------------------------------------
 
 
@@ -789,7 +874,7 @@ def test_process_output_that_nobody_reads() -> None:
         ran = finished(kvmcp("--help", stdout=writing))
     finally:
         os.close(writing)
-    assert ran == Ran(cli.BROKEN_PIPE, "", "")
+    assert ran == Ran(BROKEN_PIPE, "", "")
 
 
 def imported(*argv: str) -> set[str]:
@@ -798,15 +883,15 @@ def imported(*argv: str) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
 
 
-def test_the_version_needs_argparse_only() -> None:
+def test_the_version_needs_next_to_nothing() -> None:
     bare = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import __future__, argparse, runpy"],
+        [sys.executable, "-X", "importtime", "-c", "import __future__, runpy"],
         stderr=subprocess.PIPE,
         encoding="utf-8",
         check=True,
     )
     known = {line.rpartition("|")[2].strip() for line in bare.stderr.splitlines()}
-    assert imported("--version") - known <= {"kvmcp", "kvmcp.cli"}
+    assert imported("--version") - known <= {"kvmcp", "kvmcp.cli", "kvmcp.cli.console"}
 
 
 def test_settings_import_nothing_slow() -> None:

@@ -422,7 +422,9 @@ def default(setting: Setting) -> str:
 
 def meaning(setting: Setting) -> str:
     secret = f"; secret, also in a file named by `{setting.file_variable}`" if setting.row.secret else ""
-    return setting.row.help + secret + (" (serve)" if setting.row.serving else "")
+    if not setting.row.serving:
+        return setting.row.help + secret
+    return f"{setting.row.help}{secret} ({': '.join(filter(None, ('serve', ', '.join(setting.row.transports))))})"
 
 
 def test_the_documentation_has_the_table() -> None:

@@ -14,7 +14,6 @@ from msgspec import Struct
 from kvmcp.assembly import StartError
 from kvmcp.config import DEFAULT_PORTS, Settings
 from kvmcp.core.http.guard import Guard
-from kvmcp.core.limits import Limits
 from kvmcp.io.asgi import HttpApp, HttpOptions
 from kvmcp.io.endpoint import App
 from kvmcp.io.hypercorn import HypercornServer
@@ -281,6 +280,10 @@ def _guard(settings: Settings) -> Guard:
         ) from None
 
 
+def _limits(settings: Settings) -> ListenLimits:
+    return ListenLimits(per_address=settings.max_per_address, shutdown_grace=settings.shutdown_grace)
+
+
 def _tls(settings: Settings) -> ssl.SSLContext | None:
     if not settings.tls_cert:
         return None
@@ -301,7 +304,7 @@ def _open_http(
     server: Server, settings: Settings, listeners: list[Listener], admin: list[Listener]
 ) -> list[Service]:
     app = server.http_app(_http_options(settings, settings.host))
-    service = partial(_http_service, settings=settings, limits=Limits(shutdown_grace=settings.shutdown_grace))
+    service = partial(_http_service, settings=settings, limits=_limits(settings))
     services: list[Service] = [_Http(app, service(app, listeners, tls=_tls(settings)))]
     if settings.admin_bind is not None:
         host, _, _ = settings.admin_bind.rpartition(":")
@@ -315,6 +318,7 @@ def _http_options(settings: Settings, bound: str) -> HttpOptions:
         allowed_hosts=settings.allowed_host or (),
         allowed_origins=settings.allowed_origin or (),
         legacy_sse=settings.legacy_sse,
+        resumable=settings.resumable,
         replicated=_has_replicas(settings),
         health=settings.admin_bind is None,
     )
@@ -328,13 +332,13 @@ def _has_replicas(settings: Settings) -> bool:
 
 
 def _http_service(
-    app: App, listeners: list[Listener], settings: Settings, limits: Limits, tls: ssl.SSLContext | None
+    app: App, listeners: list[Listener], settings: Settings, limits: ListenLimits, tls: ssl.SSLContext | None
 ) -> Service:
     if settings.http_server == "uvicorn":
         from kvmcp.io.uvicorn import UvicornServer
 
         return UvicornServer(app, listeners, limits.shutdown_grace, tls)
-    return HypercornServer(app, listeners, ListenLimits(shutdown_grace=limits.shutdown_grace), tls)
+    return HypercornServer(app, listeners, limits, tls)
 
 
 class _Http:
@@ -365,7 +369,7 @@ def _open_websocket(server: Server, settings: Settings, listeners: list[Listener
         listeners,
         guard,
         limits=WebSocketLimits(compression=settings.ws_compression),
-        listening=ListenLimits(shutdown_grace=settings.shutdown_grace),
+        listening=_limits(settings),
         tls=_tls(settings),
     )
 
@@ -377,7 +381,7 @@ def _open_lines(server: Server, settings: Settings, listeners: list[Listener]) -
         server,
         listeners,
         caller=server.stream_caller(),
-        listening=ListenLimits(shutdown_grace=settings.shutdown_grace),
+        listening=_limits(settings),
         tls=_tls(settings) if listeners[0].address is not None else None,
     )
 

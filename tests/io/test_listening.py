@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import stat
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -456,12 +457,29 @@ async def test_what_is_not_taken_stays_with_the_sender() -> None:
         reader.close()
 
 
-async def test_the_options_of_tcp() -> None:
-    async with echoing() as running:
-        sock = await connect_tcp("127.0.0.1", running.port)
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        PlainTransport(sock).close()
+async def test_both_ends_of_tcp_notice_when_the_other_machine_is_gone() -> None:
+    """Silence, and data that nobody acknowledges, end within two minutes each; Unix sockets need no such thing."""
+    served_sockets: list[socket.socket] = []
+
+    async def keep(transport: Transport, peer: Peer) -> None:
+        assert isinstance(transport, PlainTransport)
+        served_sockets.append(transport.socket.dup())
+
+    listeners = await listen_tcp("127.0.0.1", 0)
+    async with served(Running(make_server(), listeners, Acceptor(listeners, keep))) as running:
+        ours = await connect_tcp("127.0.0.1", running.port)
+        await until(lambda: served_sockets)
+        for sock in (ours, *served_sockets):
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            if sys.platform == "linux":
+                idle, interval, count, unacknowledged = (
+                    sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+                    for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+                )
+                assert idle + interval * count == unacknowledged / 1000 == 120
+        served_sockets[0].close()
+        PlainTransport(ours).close()
 
 
 def test_a_listener_knows_its_kind(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ MAX_GRACE_SECONDS: Final = 3600
 MAX_DATABASE: Final = 65535
 MAX_CONNECTIONS: Final = 10_000
 MAX_WORKERS: Final = 256
+MAX_PER_ADDRESS: Final = 4096
+"""All that one process takes: `kvmcp.io.listening.ListenLimits.connections`."""
 MIN_RESULT_CHARS: Final = 10_000
 """What `kvmcp.tools.room` asks for; not imported, to keep the start fast."""
 MAX_RESULT_CHARS: Final = 2_000_000
@@ -56,8 +58,8 @@ class Row(Struct, frozen=True):
     """What there is to know about a setting besides its name, type and default.
 
     `unset` is shown where the value is None. `flag` is false where process lists must not show the value.
-    `serving` marks what matters to `kvmcp serve` alone. `also` is a variable of another program that counts
-    where ours is not set.
+    `serving` marks what matters to `kvmcp serve` alone, and `transports` are those that it matters to (empty: to
+    all). `also` is a variable of another program that counts where ours is not set.
     """
 
     kind: Kind
@@ -66,7 +68,12 @@ class Row(Struct, frozen=True):
     flag: bool = True
     secret: bool = False
     serving: bool = False
+    transports: tuple[str, ...] = ()
     also: str = ""
+
+
+_WEB: Final = ("http", "websocket")
+_TCP: Final = ("http", "websocket", "tcp")
 
 
 _TRANSPORTS: Final = several(
@@ -130,7 +137,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = ("stdio",)
     host: Annotated[
         str,
-        Row(_TEXT, "the address to listen on; 0.0.0.0 for all of this machine's", serving=True),
+        Row(
+            _TEXT,
+            "the address to listen on; 0.0.0.0 for all of this machine's",
+            serving=True,
+            transports=_TCP,
+        ),
     ] = "127.0.0.1"
     port: Annotated[
         int | None,
@@ -139,11 +151,12 @@ class Settings(Struct, frozen=True, kw_only=True):
             "the port, where the transport names none; 0 for any that is free",
             unset="http 8765, websocket 8920, tcp 8921",
             serving=True,
+            transports=_TCP,
         ),
     ] = None
     path: Annotated[
         str,
-        Row(_PATH, "the socket's path for --transport unix", serving=True),
+        Row(_PATH, "the socket's path for --transport unix", serving=True, transports=("unix",)),
     ] = ""
     http_server: Annotated[
         Literal["hypercorn", "uvicorn"],
@@ -151,6 +164,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             one_of("hypercorn", "uvicorn"),
             "what speaks HTTP; uvicorn must be installed (kvmcp[fast])",
             serving=True,
+            transports=("http",),
         ),
     ] = "hypercorn"
     workers: Annotated[
@@ -159,6 +173,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             whole_number(1, MAX_WORKERS),
             "processes that serve one HTTP port; needs Redis as the backend",
             serving=True,
+            transports=_TCP,
         ),
     ] = 1
     allowed_host: Annotated[
@@ -168,6 +183,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             "names that clients may call this server by, besides its own addresses; * for any",
             unset="none",
             serving=True,
+            transports=_WEB,
         ),
     ] = None
     allowed_origin: Annotated[
@@ -177,29 +193,57 @@ class Settings(Struct, frozen=True, kw_only=True):
             "web pages that may call this server, such as https://example.com; * for any",
             unset="none",
             serving=True,
+            transports=_WEB,
         ),
     ] = None
     legacy_sse: Annotated[
         bool,
-        Row(switch(), "also serve HTTP+SSE of 2024-11-05, at /sse", serving=True),
+        Row(switch(), "also serve HTTP+SSE of 2024-11-05, at /sse", serving=True, transports=("http",)),
+    ] = False
+    resumable: Annotated[
+        bool,
+        Row(
+            switch(),
+            "let clients of legacy revisions come back for any answer when a connection breaks",
+            serving=True,
+            transports=("http",),
+        ),
     ] = False
     ws_compression: Annotated[
         bool,
-        Row(switch(), "let WebSocket clients compress messages", serving=True),
+        Row(switch(), "let WebSocket clients compress messages", serving=True, transports=("websocket",)),
     ] = False
     admin_bind: Annotated[
         str | None,
-        Row(_ADDRESS, "where health and metrics are served", unset="beside MCP", serving=True),
+        Row(
+            _ADDRESS,
+            "where health and metrics are served",
+            unset="beside MCP",
+            serving=True,
+            transports=("http",),
+        ),
     ] = None
+    max_per_address: Annotated[
+        int,
+        Row(
+            whole_number(1, MAX_PER_ADDRESS),
+            "connections from one address at most; behind a proxy all clients have the proxy's",
+            serving=True,
+            transports=_TCP,
+        ),
+    ] = 1024
     tls_cert: Annotated[
         str,
         Row(
-            _PATH, "PEM file of the server's certificate chain: clients then use https and wss", serving=True
+            _PATH,
+            "PEM file of the server's certificate chain: clients then use https and wss",
+            serving=True,
+            transports=_TCP,
         ),
     ] = ""
     tls_key: Annotated[
         str,
-        Row(_PATH, "PEM file of the certificate's key", serving=True),
+        Row(_PATH, "PEM file of the certificate's key", serving=True, transports=_TCP),
     ] = ""
     backend: Annotated[
         str,

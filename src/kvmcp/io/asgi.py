@@ -143,7 +143,7 @@ class HttpApp:
             )
             endpoint.start()
             counters = Counters(anyio.current_time())
-            readiness = Readiness(host.backend.check)
+            readiness = Readiness(host.backend.check, endpoint.problem)
             self._open = _Open(endpoint, server, old_sse, service, counters, readiness)
             try:
                 with host.listening(self):

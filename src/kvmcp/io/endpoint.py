@@ -111,6 +111,10 @@ class Endpoint:
         if self._replicas is not None:
             self._tasks.start_soon(self._replicas.run)
 
+    async def problem(self) -> str | None:
+        """Why it is not in step with the other processes that serve the same clients; None where it is."""
+        return None if self._replicas is None else await self._replicas.problem()
+
     async def _keep_time(self) -> None:
         """The timer of what belongs to no request."""
         while True:

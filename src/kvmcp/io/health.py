@@ -143,16 +143,17 @@ def _response(status: int, kind: bytes, body: bytes, *more: Field) -> list[Part]
 
 
 class Readiness:
-    """Asks the store, seldom: callers that come while it is being asked get the same answer."""
+    """Asks the store and whatever else must be there, seldom: callers that come meanwhile get the same answer."""
 
-    def __init__(self, check: Callable[[], Awaitable[str | None]]) -> None:
-        self._check = check
+    def __init__(self, *checks: Callable[[], Awaitable[str | None]]) -> None:
+        """They are asked in this order; the first problem is told."""
+        self._checks = checks
         self._problem: str | None = None
         self._until = -math.inf
         self._asking: anyio.Event | None = None
 
     async def problem(self) -> str | None:
-        """Why the store cannot be used now; None where it can."""
+        """Why it cannot serve now; None where it can."""
         while anyio.current_time() >= self._until:
             if self._asking is None:
                 await self._ask()
@@ -172,7 +173,10 @@ class Readiness:
     async def _answer(self) -> str | None:
         try:
             with anyio.move_on_after(READY_TIMEOUT):
-                return await self._check()
+                for check in self._checks:
+                    if (problem := await check()) is not None:
+                        return problem
+                return None
         except Exception:
             # The contract forbids it; whoever probes must not find out what is in it.
             logger.exception("asking the store failed, which is a bug in it")

@@ -6,6 +6,7 @@ up requests: what waits is bounded, and the oldest of it is given up.
 """
 
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
@@ -28,6 +29,13 @@ MAX_AT_ONCE: Final = 128
 AFTER_FAILURE: Final = 1.0
 """Seconds before a watch that raised is tried again."""
 
+HEARD_WITHIN: Final = 1.0
+"""Seconds in which a process must hear what it said itself: two round trips. Half of `health.READY_TIMEOUT`, so that
+the reason that is told is this one."""
+_BEAT: Final = b'"beat '
+"""How a message begins that a process sends to hear itself. No relay does."""
+DEAF: Final = "this process does not hear the others: what it says on their channel does not come back"
+
 _KIND: Final = "r"
 _SPACE: Final = Namespace("kvmcp")
 """Kinds keep it apart from the keys of a user's namespace, should one have this name."""
@@ -48,6 +56,10 @@ class Replicas:
         self._came = anyio.Event()
         self._sending = False
         self._sent = anyio.Event()
+        self._watching = anyio.Event()
+        """Set while there is a watch on the channel; it may be blind."""
+        self._beat = b""
+        self._heard = anyio.Event()
 
     def add(self, commands: Sequence[SharedCommand], relays: Sequence[bytes]) -> None:
         """To be done in this order, after what came before."""
@@ -82,6 +94,21 @@ class Replicas:
         while self._waiting or self._sending:
             self._sent = anyio.Event()
             await self._sent.wait()
+
+    async def problem(self) -> str | None:
+        """Why this process is not in step with the others now; None where it is. For one caller at a time.
+
+        A watch is blind while its connection is down, and nobody tells it; so it must hear what is said here.
+        """
+        self._beat, self._heard = b'%b%b"' % (_BEAT, secrets.token_hex(8).encode()), anyio.Event()
+        with anyio.move_on_after(HEARD_WITHIN):
+            await self._watching.wait()
+            (reply,) = await self._backend.execute([Publish(_CHANNEL, self._beat)])
+            if isinstance(reply, Failure):
+                return reply.message
+            await self._heard.wait()
+            return None
+        return DEAF
 
     async def _send(self, items: Sequence[_Item]) -> None:
         ops = [op for item in items for op in _ops(item)]
@@ -124,10 +151,20 @@ class Replicas:
 
     async def _hear_channel(self) -> None:
         async with self._backend.watch(channels=[_CHANNEL]) as events:
-            async for event in events:
-                if isinstance(event, Message):
-                    self._server.receive_relay(event.message, anyio.current_time())
-                    self._settle()
+            self._watching.set()
+            try:
+                async for event in events:
+                    if isinstance(event, Message):
+                        self._receive(event.message)
+            finally:
+                self._watching = anyio.Event()
+
+    def _receive(self, message: bytes) -> None:
+        if not message.startswith(_BEAT):
+            self._server.receive_relay(message, anyio.current_time())
+            self._settle()
+        elif message == self._beat:
+            self._heard.set()
 
 
 def _ops(item: _Item) -> Sequence[Op]:

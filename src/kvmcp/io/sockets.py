@@ -280,13 +280,27 @@ def on_trio() -> bool:
     return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
+_KEEPALIVE: Final = (
+    ("TCP_KEEPIDLE", 60),
+    ("TCP_KEEPINTVL", 15),
+    ("TCP_KEEPCNT", 4),
+    ("TCP_USER_TIMEOUT", 120_000),
+)
+"""Silence is asked about after a minute and is the end a minute later. The last, in milliseconds, is for data that is
+under way to a machine that is gone: the kernel asks nothing then, and sends it again for a quarter of an hour."""
+
+
 def set_tcp_options(sock: socket.socket) -> None:
-    """Answers leave at once; a peer whose machine is gone is noticed by the kernel."""
+    """Answers leave at once; a peer whose machine is gone is noticed by the kernel, within two minutes.
+
+    This is all the heartbeat that lines have: MCP's ping is gone from 2026-07-28 on, and a client need not read while
+    it waits for its user. On a Unix socket the kernel knows at once.
+    """
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+    for name, value in _KEEPALIVE:
         if hasattr(socket, name):  # not on every system
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 

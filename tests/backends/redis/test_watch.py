@@ -1,5 +1,6 @@
 """What only this store's watches promise: other programs' changes, gaps, one connection for all."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,49 @@ async def test_a_lost_connection_is_a_gap_and_then_all_is_told_again(
             assert await next_event(events) == await next_event(others) == Message(news, b"%d" % turn)
             await eventually(backend, Set(a, b"%d" % turn))
             assert await next_event(events) == Change(a)
+
+
+async def test_a_connection_that_died_without_a_word_is_noticed(
+    server: RedisServer, namespace: Namespace
+) -> None:
+    """Only the watch has a connection: nobody calls."""
+    a = namespace.key("a")
+    options = RedisOptions(op_timeout=0.3, reconnect_pause=0.01, watch_heartbeat=0.05)
+    async with (
+        fault_proxy(server.port) as proxy,
+        backend_on(proxy.port, options) as backend,
+        backend.watch([a]) as events,
+    ):
+        before = proxy.accepted
+        proxy.blackhole = True
+        with anyio.fail_after(10):
+            while proxy.accepted == before:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        proxy.blackhole = False
+        await read_until(events, Gap(0))
+        await eventually(backend, Set(a, b"1"))
+        await read_until(events, Change(a))
+
+
+async def test_a_quiet_connection_is_kept(server: RedisServer, namespace: Namespace) -> None:
+    options = RedisOptions(watch_heartbeat=0.001)
+    async with (
+        fault_proxy(server.port) as proxy,
+        backend_on(proxy.port, options) as backend,
+        backend.watch([namespace.key("a")]) as events,
+    ):
+        before = proxy.accepted
+        with anyio.fail_after(10):
+            while _signs_of_life(server) < 20:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        await eventually(backend, Set(namespace.key("a"), b"1"))
+        assert await next_event(events) == Change(namespace.key("a"))
+        assert proxy.accepted == before
+
+
+def _signs_of_life(server: RedisServer) -> int:
+    found = re.search(r"cmdstat_time:calls=(\d+)", server.ask("info", "commandstats"))
+    return int(found[1]) if found else 0
 
 
 async def test_a_watch_without_a_server_begins_with_a_gap(server: RedisServer, namespace: Namespace) -> None:

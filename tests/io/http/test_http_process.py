@@ -213,7 +213,11 @@ def test_a_port_that_workers_have_is_taken_for_other_workers(running: ExitStack)
             "--transport stdio is for one process",
         ),
         (["--transport", "http", "--transport", "websocket", "--port", "0"], "--port is for one transport"),
-        (["--transport", "websocket:0", "--admin-bind", "127.0.0.1:0"], "--admin-bind goes with one"),
+        (["--transport", "websocket:0", "--admin-bind", "127.0.0.1:0"], "--admin-bind has no effect"),
+        (
+            ["--transport", "http:0", "--transport", "http:1", "--admin-bind", "127.0.0.1:0"],
+            "--admin-bind goes with one",
+        ),
         (["--transport", "http", "--tls-cert", "x"], "--tls-cert and --tls-key go together"),
         (
             ["--transport", "http", "--tls-cert", "/none", "--tls-key", "/none"],
@@ -318,6 +322,34 @@ def test_the_older_transport_where_it_is_wanted(options: list[str], running: Exi
         answer = next(line for line in lines if line.startswith("data: "))
         assert json.loads(answer.removeprefix("data: "))["result"]["protocolVersion"] == "2024-11-05"
         assert process.end() == 0
+
+
+@pytest.mark.parametrize("flags", [[], ["--resumable"]])
+def test_answers_are_streams_where_clients_may_come_back_for_them(
+    flags: list[str], options: list[str], running: ExitStack
+) -> None:
+    process = start(running, *options, *flags)
+    url = f"http://127.0.0.1:{process.port}/mcp"
+    with httpx.Client(trust_env=False, timeout=SETTLE) as http:
+        hello = http.post(url, json=INITIALIZE, headers=ACCEPTS)
+        session = {"mcp-session-id": hello.headers["mcp-session-id"], "mcp-protocol-version": LEGACY}
+        answer = http.post(url, json=legacy("tools/list"), headers={**ACCEPTS, **session})
+    assert answer.headers["content-type"].startswith("text/event-stream" if flags else "application/json")
+    assert ("\nid: " in f"\n{answer.text}") == bool(flags)
+
+
+def test_one_address_has_as_many_connections_as_it_may(running: ExitStack) -> None:
+    process = start(running, *ASYNCIO, "--max-per-address", "2")
+    with httpx.Client(trust_env=False, timeout=SETTLE) as http:
+        url = f"http://127.0.0.1:{process.port}/healthz"
+        assert http.get(url).status_code == 200  # kept for another request
+        running.enter_context(attack(process.port, b"GET"))
+        with attack(process.port, b"") as third:
+            process.logged("2 connections are open from 127.0.0.1")
+            third.settimeout(SETTLE)
+            while third.recv(4096):
+                pass
+        assert http.get(url).status_code == 200
 
 
 def test_only_known_names_and_pages_come_in(running: ExitStack) -> None:

@@ -1,6 +1,7 @@
 """The server's machine by plain function calls: messages, closing, limits, time."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -324,6 +325,37 @@ def test_a_client_that_reads_little_is_not_read_from() -> None:
     assert not served.machine.wants_input
     served.answer()
     assert served.machine.wants_input
+
+
+# --- floods -------------------------------------------------------------------------------------------------------
+
+FRAMES = 100_000
+READ = 64 * 1024
+"""Bytes at once, as a transport reads them."""
+
+FLOODS = {
+    "pings": (b"", frame(PING, b"")),
+    "fragments of a message": (frame(TEXT, b"", fin=False), frame(CONTINUATION, b" ", fin=False)),
+    "messages that are none of MCP": (b"", frame(TEXT, b"{}")),
+}
+
+
+@pytest.mark.parametrize("first,each", FLOODS.values(), ids=FLOODS)
+def test_a_flood_leaves_nothing_behind_and_is_answered_as_it_comes(first: bytes, each: bytes) -> None:
+    """However many frames come: what one read can cause is written before the next, and not a block stays."""
+    machine = Served().open().machine
+    data = first + each * FRAMES
+    blocks: list[int] = []
+    largest = 0
+    for start in range(0, len(data), READ):
+        machine.receive_data(data[start : start + READ], 100.0)
+        largest = max(largest, len(machine.data_to_send()))
+        assert machine.take_commands() == []
+        blocks.append(sys.getallocatedblocks())
+    assert not machine.closed
+    assert largest <= 20 * READ
+    # Were one object kept for each frame, it would be a hundred times as many.
+    assert blocks[-1] - blocks[1] < FRAMES / 100
 
 
 # --- time ---------------------------------------------------------------------------------------------------------

@@ -36,6 +36,9 @@ class RedisOptions(Struct, frozen=True, kw_only=True):
     reconnect_pause: float = 0.25
     """The longest pause between attempts to connect. It bounds how late a server that is back is noticed, and how
     often one that is gone is asked: the first success comes well within 500 ms."""
+    watch_heartbeat: float = 15.0
+    """After so long without a sign of life a watch's connection is asked for one. With `op_timeout` it bounds for how
+    long a watch is blind, and does not know it, behind a connection that was dropped without a word."""
     tls_ca: str = ""
     """PEM file of the authorities to trust; empty for the system's."""
     tls_cert: str = ""
@@ -57,7 +60,7 @@ def check_options(options: RedisOptions) -> None:
     prefix = options.key_prefix
     if not prefix.isascii() or not prefix or not all(c.isalnum() or c in "._-" for c in prefix):
         raise ValueError("key prefix: one or more of A-Z a-z 0-9 . _ - are allowed")
-    for name in ("op_timeout", "connect_timeout", "patience", "reconnect_pause"):
+    for name in ("op_timeout", "connect_timeout", "patience", "reconnect_pause", "watch_heartbeat"):
         seconds = getattr(options, name)
         if not (math.isfinite(seconds) and seconds > 0):
             raise ValueError(f"{name}: {seconds} seconds, must be above 0")

@@ -7,7 +7,8 @@ again. Several changes in a row may be told as one.
 
 Channels: SUBSCRIBE, or SSUBSCRIBE in a cluster. Redis delivers at most once.
 
-What is not seen: anything while the connection is down. Watchers then get `Gap(0)` once everything is armed again.
+What is not seen: anything while the connection is down. Watchers then get `Gap(0)` once everything is armed again. A
+connection that only listens would not notice that it is dead, so the server is asked now and then.
 """
 
 import math
@@ -35,6 +36,8 @@ _Step: TypeAlias = tuple[bytes, ...]
 """A command, unpacked."""
 
 TRACKING_ON: Final[_Step] = (b"CLIENT", b"TRACKING", b"ON")
+STILL_THERE: Final[_Step] = (b"TIME",)
+"""As good as PING, and the users that we recommend may do it."""
 ROUND: Final = 500
 """Commands in one round of arming."""
 EXPIRY_SLACK: Final = 0.001
@@ -73,6 +76,8 @@ class Feed:
         """Watchers that missed something and are told when they can see again."""
         self._by_key: dict[bytes, set[Watcher]] = {}
         self._by_channel: dict[bytes, set[Watcher]] = {}
+        self._losses = 0
+        """How often the connection was lost: what an older one has said is not true of a newer one."""
         self._tracking = False
         self._armed: set[bytes] = set()
         self._subscribed: set[bytes] = set()
@@ -124,7 +129,7 @@ class Feed:
 
     async def _work(self, lane: Lane) -> None:
         while True:
-            await self._something_to_do()
+            await self._something_to_do(lane)
             await self._round(lane)
 
     def stop(self) -> None:
@@ -151,6 +156,7 @@ class Feed:
 
     def _lost(self, cause: Failure) -> None:
         del cause
+        self._losses += 1
         self._tracking = False
         for known in (self._armed, self._subscribed, self._dirty, self._expiries):
             known.clear()
@@ -184,13 +190,17 @@ class Feed:
 
     # --- rounds
 
-    async def _something_to_do(self) -> None:
+    async def _something_to_do(self, lane: Lane) -> None:
+        options = self._options
         while not self._due():
             self._open_eyes()  # a newcomer may find everything armed already
             self._wake = anyio.Event()
             next_expiry = min(self._expiries.values(), default=math.inf)
-            with anyio.move_on_after(next_expiry - self._options.clock()):
+            with anyio.move_on_after(min(next_expiry - options.clock(), options.watch_heartbeat)) as silence:
                 await self._wake.wait()
+            if silence.cancelled_caught and lane.connected and not self._due():
+                # Without an answer the lane ends the connection and makes another.
+                await lane.call(Call([pack(*STILL_THERE)], options.clock() + options.op_timeout))
 
     def _due(self) -> list[_Step]:
         """What brings Redis's view up to date; nothing without a connection."""
@@ -214,10 +224,10 @@ class Feed:
         steps = self._due()
         dirty = set(self._dirty)
         self._spent.clear()
-        links = lane.links
+        losses = self._losses
         call = Call([pack(*step) for step in steps], self._options.clock() + self._options.op_timeout)
         await lane.call(call)
-        if call.cause is not None or links != lane.links:
+        if call.cause is not None or losses != self._losses:
             return
         for step, reply in zip(steps, call.replies, strict=True):
             if isinstance(reply, hiredis.ReplyError) and class_of(reply) in REDIRECTIONS:
