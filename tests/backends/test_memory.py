@@ -131,7 +131,9 @@ class TestContract(BackendContract):
 
 def test_it_is_a_backend(small: Small) -> None:
     backend: Backend = small.backend
-    assert backend.execute_now([Get(key("a"))]) == [None]
+    answers: list[list[Reply]] = []
+    assert backend.execute_soon([Get(key("a"))], answers.append)
+    assert answers == [[None]]
 
 
 @pytest.mark.anyio

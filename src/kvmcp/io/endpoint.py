@@ -101,7 +101,7 @@ class Endpoint:
         self._finished: anyio.Event | None = None
         self.closed = False
         """Whether nothing can be run any more."""
-        self._runner = Runner(server, backend, tasks, self._turn)
+        self._runner = Runner(server, backend, tasks, self._turn, self.settle)
         self._alarm = anyio.CancelScope()
         self._replicas = Replicas(server, backend, self.settle) if replicated else None
 
@@ -168,8 +168,9 @@ class Endpoint:
     def close(self) -> None:
         """The task group is about to end: whoever is still here must go."""
         self.closed = True
+        self._runner.close()
         for drive in self._drives.values():
-            drive.wake()
+            drive.close()
 
     @property
     def requests(self) -> int:
@@ -325,11 +326,16 @@ class _Drive:
     ) -> None:
         self._endpoint = endpoint
         self._exchange = exchange
-        self._runner = Runner(exchange, backend, tasks, self._turn)
+        self._runner = Runner(exchange, backend, tasks, self._turn, self.wake)
         self._woken = anyio.Event()
 
     def wake(self) -> None:
         self._woken.set()
+
+    def close(self) -> None:
+        """The task group is about to end."""
+        self._runner.close()
+        self.wake()
 
     async def _turn(self) -> None:
         self._woken.set()

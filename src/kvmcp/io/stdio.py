@@ -44,22 +44,19 @@ class StdioTransport:
                 continue
 
     async def send_some(self, data: bytes | memoryview) -> int:
-        """Write a beginning of `data`, in pieces that do not block once the descriptor is ready."""
+        while not (written := self.send_now(data)):
+            await anyio.wait_writable(self._writer)
+        return written
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """As `kvmcp.io.transport.PromptTransport` has it: pieces that do not block where the descriptor is ready."""
         written = 0
         with memoryview(data) as view:
-            while written < len(view):
-                if not self._writable.poll(0):
-                    if written:
-                        break
-                    await anyio.wait_writable(self._writer)
+            while written < len(view) and self._writable.poll(0):
                 try:
                     written += os.write(self._writer, view[written : written + select.PIPE_BUF])
-                except (
-                    BlockingIOError
-                ):  # The parent has set O_NONBLOCK, and what is free is less than a piece.
-                    if written:
-                        break
-                    await anyio.wait_writable(self._writer)
+                except BlockingIOError:  # The parent has set O_NONBLOCK, and less than a piece is free.
+                    break
         return written
 
 

@@ -17,7 +17,6 @@ from kvmcp.backends.ops import (
     KeyHasEtag,
     KeyIs,
     Namespace,
-    NsKey,
     Reply,
     Set,
     Ttl,
@@ -124,17 +123,18 @@ _MISSING: Final = Answer(ToolResult(structured=_NOT_FOUND))
 
 def quick_get(room: int) -> Callable[[GetArguments, Context], Plan]:
     """`redis_get` without a `Step` in between, for most calls of most agents are this one."""
-    namespace = space = ""  # Of the last call, and mostly of the next one.
+    namespace = Namespace("")  # Of the last call, and mostly of the next one.
+    make_key = namespace.key_maker()
 
     def plan(arguments: GetArguments, context: Context) -> Plan:
-        nonlocal namespace, space
+        nonlocal namespace, make_key
         key = arguments.key
         if not key.isascii() and (fault := key_fault(key)) is not None:
             return failed(fault)
-        if context.caller.namespace != namespace:
-            namespace = context.caller.namespace
-            space = Namespace(namespace).space()
-        of_store = NsKey(space, key)
+        if context.caller.namespace != namespace.name:
+            namespace = Namespace(context.caller.namespace)
+            make_key = namespace.key_maker()
+        of_store = make_key(key)
         if arguments.detail == "concise":
             return AskBackend((Get(of_store),), RenderValue(key, room))
         return ask(Step((Get(of_store), Ttl(of_store)), ValueReader(key)), room, writes=False)

@@ -225,6 +225,11 @@ class MemoryBackend:
         run = self._run
         return [run[type(op)](op, now) for op in batch]
 
+    def execute_soon(self, batch: Sequence[Op], done: Callable[[list[Reply]], None]) -> bool:
+        """`execute_now`."""
+        done(self.execute_now(batch))
+        return True
+
     async def execute(self, batch: Sequence[Op]) -> list[Reply]:
         """`execute_now`, without a checkpoint."""
         return self.execute_now(batch)

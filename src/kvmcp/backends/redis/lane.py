@@ -108,18 +108,25 @@ class Lane:
         """After `room`, where there is nothing to call after all."""
         self._batcher.invite_next()
 
-    async def call(self, call: Call) -> None:
-        """Return when every command of the call has its reply, or its fate."""
+    def submit(self, call: Call) -> None:
+        """Take a call, which is finished when every command has its reply, or its fate: perhaps at once."""
         if self._down is not None:
             call.lose(0, self._down)
-            return self.leave_room()
-        wake = call.wake = new_signal()
+            self.leave_room()
+            call.finish()
+            return
         self._batcher.add(call, call.size)
         if call.deadline < self._alarm:
             self._hurry.set()
         self._flush()
+
+    async def call(self, call: Call) -> None:
+        """`submit` it, and return when it is finished."""
+        finished = new_signal()
+        call.wake = finished.set
+        self.submit(call)
         try:
-            await wake.wait()
+            await finished.wait()
         except BaseException:
             self._give_up(call, TIMED_OUT)
             raise

@@ -179,7 +179,7 @@ class PlainAnswer:
     def fail(self, error: Exception) -> None:
         """Its handler has raised."""
         exchanges = self._hand_over()
-        exchanges.carry_out(self._exchange, exchanges.failed(self._exchange, error))
+        exchanges.carry_out(self._exchange, exchanges.failed(self._exchange.method, error))
 
     def take_commands(self) -> list[Command]:
         if self._general is not None:
