@@ -3,11 +3,10 @@
 import gc
 import logging
 import os
-import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import msgspec
@@ -25,14 +24,16 @@ from kvmcp.core.wire.common import Content, TextContent, ToolResult
 from kvmcp.core.wire.params import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
 from kvmcp.io.stdio import fill_standard_descriptors
 from kvmcp.logs import configure
-from kvmcp.server import Server
+from kvmcp.server import Server, unguessable
 from kvmcp.tools import surface
 from kvmcp.tools.definition import Environment
 from kvmcp.tools.instructions import instructions
-from kvmcp.tools.namespaces import parse_source
 from kvmcp.tools.prompts import PROMPTS
 from kvmcp.tools.resources import RESOURCES
 from kvmcp.tools.surface import Selection, UnknownName, build_tools
+
+if TYPE_CHECKING:
+    from kvmcp.tools.namespaces import NamespaceSource
 
 logger = logging.getLogger("kvmcp.server")
 
@@ -60,10 +61,18 @@ def from_settings(settings: Settings) -> Server:
         backend=open_backend(settings),
         items=[*tools, *RESOURCES, *PROMPTS],
         namespace=settings.namespace,
-        namespace_from=None if settings.namespace_from is None else parse_source(settings.namespace_from),
+        namespace_from=_namespace_source(settings),
         limits=Limits(shutdown_grace=settings.shutdown_grace),
         state_key=settings.state_key,
     )
+
+
+def _namespace_source(settings: Settings) -> "NamespaceSource | None":
+    if settings.namespace_from is None:
+        return None
+    from kvmcp.tools.namespaces import parse_source  # Most servers have one namespace.
+
+    return parse_source(settings.namespace_from)
 
 
 def open_backend(settings: Settings) -> Backend:
@@ -100,11 +109,12 @@ def serve(settings: Settings) -> int:
     """`kvmcp serve`: runs until the client has gone or a signal comes; the exit status. Raises StartError."""
     fill_standard_descriptors()
     configure(settings.log_level, settings.log_format)
-    source = None if settings.namespace_from is None else parse_source(settings.namespace_from)
+    source = _namespace_source(settings)
     if source is not None and (fault := source.fault_with(settings.transport)) is not None:
         raise StartError(fault)
     server = from_settings(settings)
     if settings.transport != ("stdio",):
+        gc.enable()
         from kvmcp.network import serve_network  # HTTP is heavy, and most servers have one client, at a pipe.
 
         return serve_network(server, settings, run_loop)
@@ -112,9 +122,7 @@ def serve(settings: Settings) -> int:
         logger.warning(
             "waiting for an MCP client on standard input; Ctrl-D ends, `kvmcp serve --help` explains"
         )
-    # Importing the event loop makes no garbage, so nothing is looked for until all is there; and what is there
-    # then stays, so it is never looked at again: 4% of the first answer (benchmarks/stdio.py), 15 ms of the exit.
-    gc.disable()
+    # What is there when the loop runs stays, so it is never looked at again: 15 ms of the exit.
 
     async def main() -> None:
         gc.freeze()
@@ -147,7 +155,7 @@ def tool_definitions(settings: Settings) -> list[bytes]:
 
 def _tools(settings: Settings) -> list[Tool]:
     environment = Environment(
-        secrets.token_hex,
+        unguessable,
         time.time,
         max_result_chars=settings.max_result_chars,
         confirm_destructive=settings.confirm_destructive,

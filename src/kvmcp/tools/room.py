@@ -6,7 +6,6 @@ out whole values, say what is missing and how to go on. Sizes are characters of 
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Final, TypeAlias
-from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta, UnsetType
@@ -84,6 +83,8 @@ def named(names: Sequence[str], room: int = 300) -> str:
 
 def link(context: Context, kind: str, name: str, size: int | None = None) -> ResourceLink:
     """Where a value is to be read that is too long for a result. `kind` is `keys`, `sessions` or `channels`."""
+    from urllib.parse import quote  # 2 ms, and what is too long is rare
+
     uri = f"kv://{context.caller.namespace}/{kind}/{quote(name, safe='')}"
     found = ResourceLink(uri, name, mime_type="application/json")
     return found if size is None else msgspec.structs.replace(found, size=size)
