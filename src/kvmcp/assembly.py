@@ -16,7 +16,7 @@ from kvmcp import __version__
 from kvmcp.backends.base import Backend
 from kvmcp.backends.memory import MemoryBackend
 from kvmcp.config import ConfigError, Settings
-from kvmcp.core.catalog import Tool
+from kvmcp.core.catalog import Item, Tool
 from kvmcp.core.limits import Limits
 from kvmcp.core.projection import definition
 from kvmcp.core.versions import LATEST_MODERN
@@ -28,8 +28,6 @@ from kvmcp.server import Server, unguessable
 from kvmcp.tools import surface
 from kvmcp.tools.definition import Environment
 from kvmcp.tools.instructions import instructions
-from kvmcp.tools.prompts import PROMPTS
-from kvmcp.tools.resources import RESOURCES
 from kvmcp.tools.surface import Selection, UnknownName, build_tools
 
 if TYPE_CHECKING:
@@ -54,17 +52,26 @@ def from_settings(settings: Settings) -> Server:
     """The server that the settings describe."""
     tools = _tools(settings)
     shared = not settings.backend.startswith("memory:")
-    return Server(
+    server = Server(
         version=__version__,
         title="Key-value state for agents",
         instructions=instructions({tool.name for tool in tools}, shared=shared),
         backend=open_backend(settings),
-        items=[*tools, *RESOURCES, *PROMPTS],
+        items=tools,
         namespace=settings.namespace,
         namespace_from=_namespace_source(settings),
         limits=Limits(shutdown_grace=settings.shutdown_grace),
         state_key=settings.state_key,
     )
+    server.catalog.defer(frozenset({"resources", "prompts", "completions"}), _resources_and_prompts)
+    return server
+
+
+def _resources_and_prompts() -> tuple[Item, ...]:
+    from kvmcp.tools.prompts import PROMPTS
+    from kvmcp.tools.resources import RESOURCES
+
+    return *RESOURCES, *PROMPTS
 
 
 def _namespace_source(settings: Settings) -> "NamespaceSource | None":
@@ -114,7 +121,6 @@ def serve(settings: Settings) -> int:
         raise StartError(fault)
     server = from_settings(settings)
     if settings.transport != ("stdio",):
-        gc.enable()
         from kvmcp.network import serve_network  # HTTP is heavy, and most servers have one client, at a pipe.
 
         return serve_network(server, settings, run_loop)
@@ -126,7 +132,6 @@ def serve(settings: Settings) -> int:
 
     async def main() -> None:
         gc.freeze()
-        gc.enable()
         await server.serve_stdio(at_end=_hold_signals)
 
     run_loop(settings, main)
