@@ -29,8 +29,7 @@ from kvmcp.core.wire.common import ResourceLink
 from kvmcp.tools.answers import Fault, Rendered, Shown, answer, encode, failed, of_type
 from kvmcp.tools.definition import ADD, READ, Call, DryRun, Reader, Row, Step, tool
 from kvmcp.tools.keys import bad, key_fault, keys_fault, stored_value
-from kvmcp.tools.room import FRAME, chars
-from kvmcp.tools.uris import CHANNEL, link
+from kvmcp.tools.room import FRAME, chars, link
 
 MAX_CHANNELS: Final = 16
 """Channels of one redis_subscribe: each is one operation, and one number in the cursor."""
@@ -228,7 +227,7 @@ class Delivery:
             return received
         problem = f"a message of {chars(message)} characters is left out, for it is too long for one result"
         if len(self.links) < MAX_LINKS:
-            self.links.append(link(CHANNEL, self._context, name=channel))
+            self.links.append(link("channel", self._context, channel))
             problem += "; the resource of the channel has it"
         return ReceivedMessage(channel, id, truncated=problem)
 

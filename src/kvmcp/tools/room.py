@@ -5,10 +5,13 @@ out whole values, say what is missing and how to go on. Sizes are characters of 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, UnsetType
+
+from kvmcp.core.plan import Context
+from kvmcp.core.wire.common import ResourceLink
 
 MAX_RESULT_CHARS: Final = 25_000
 """Characters of one result, its text and its structured content together. Hosts warn at about twice as many, and cut."""
@@ -76,3 +79,13 @@ def named(names: Sequence[str], room: int = 300) -> str:
     if shown == len(names):
         return listed
     return f"{listed} and {len(names) - shown} more" if shown else f"{len(names)} with long names"
+
+
+LinkKind: TypeAlias = Literal["key", "session", "channel"]
+
+
+def link(kind: LinkKind, context: Context, name: str, size: int | None = None) -> ResourceLink:
+    """Where to read what is too long for a result; `size` is its bytes. See `uris.link`."""
+    from kvmcp.tools import uris  # 2 ms, and what is too long is rare
+
+    return uris.link(kind, context, name, size)

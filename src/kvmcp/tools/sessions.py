@@ -45,9 +45,8 @@ from kvmcp.tools.definition import CREATE, OVERWRITE, READ, Call, DryRun, Reader
 from kvmcp.tools.hashes import members_of, object_of
 from kvmcp.tools.keys import Detail, Seconds, key_fault, stored_value, text_fault
 from kvmcp.tools.keyspace import GoneReader, GoneResult
-from kvmcp.tools.room import FRAME, Truncated, fits, members_that_fit, named
+from kvmcp.tools.room import FRAME, Truncated, fits, link, members_that_fit, named
 from kvmcp.tools.strings import seconds_left
-from kvmcp.tools.uris import SESSION, link
 from kvmcp.tools.wall import iso
 
 MAX_SESSION_FIELDS: Final = 500
@@ -128,7 +127,7 @@ class SessionReader(Reader, frozen=True):
             more,
             encode(problem),
         )
-        return Shown(json, (link(SESSION, context, id=self.session_id),))
+        return Shown(json, (link("session", context, self.session_id),))
 
     def unmet(self, unmet: Unmet) -> Rendered:
         return NOT_FOUND

@@ -29,8 +29,7 @@ from kvmcp.core.wire.common import ToolResult
 from kvmcp.tools.answers import Fault, Rendered, Shown, answer, conflict, encode, failed, is_done, of_type
 from kvmcp.tools.definition import ALWAYS_LOAD, OVERWRITE, READ, Call, DryRun, Reader, Row, Step, ask, tool
 from kvmcp.tools.keys import Detail, Key, Seconds, Value, bad, key_fault, stored_value
-from kvmcp.tools.room import Truncated, chars, fits
-from kvmcp.tools.uris import KEY, link
+from kvmcp.tools.room import Truncated, chars, fits, link
 
 Etag: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -83,7 +82,7 @@ def found_value(key: str, value: bytes, context: Context, room: int, more: bytes
     json = b'{"found":true,"value":%b,"etag":"%b"%b}' % (value, etag, more)
     if fits(json, room):
         return json
-    resource = link(KEY, context, key=key, size=len(value))
+    resource = link("key", context, key, size=len(value))
     truncated = (
         f"the value of {chars(value)} characters is left out, for it is too long for one result; read the resource "
         "linked here, or parts of the value with redis_json_get where that is offered"

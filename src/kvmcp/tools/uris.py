@@ -28,6 +28,7 @@ from kvmcp.core.catalog import Watch
 from kvmcp.core.plan import Context
 from kvmcp.core.uritemplate import UriTemplate
 from kvmcp.core.wire.common import ResourceLink
+from kvmcp.tools.room import LinkKind
 
 KEY: Final = UriTemplate("kv://{namespace}/keys/{key}")
 FIELD: Final = UriTemplate("kv://{namespace}/keys/{key}/fields/{field}")
@@ -43,6 +44,12 @@ _LIMITS: Final[Mapping[str, int]] = {
 }
 """Bytes of UTF-8 by variable."""
 
+_LINKED: Final[Mapping[LinkKind, tuple[UriTemplate, str]]] = {
+    "key": (KEY, "key"),
+    "session": (SESSION, "id"),
+    "channel": (CHANNEL, "name"),
+}
+
 
 def namespace_of(context: Context) -> Namespace:
     """Where a request runs: whatever a URI says, nothing else is ever asked for."""
@@ -56,11 +63,11 @@ def uri_of(template: UriTemplate, context: Context, **names: str) -> str | None:
     return template.expand({"namespace": context.caller.namespace, **names})
 
 
-def link(template: UriTemplate, context: Context, *, size: int | None = None, **names: str) -> ResourceLink:
+def link(kind: LinkKind, context: Context, name: str, size: int | None = None) -> ResourceLink:
     """Where something of the caller's is to be read that is too long for a result."""
-    uri = uri_of(template, context, **names)
+    template, variable = _LINKED[kind]
+    uri = uri_of(template, context, **{variable: name})
     assert uri is not None, "nothing that was found has an empty name"
-    *_, name = names.values()
     found = ResourceLink(uri, name, mime_type="application/json")
     return found if size is None else replace(found, size=size)
 
