@@ -8,8 +8,9 @@
     answers ─ legacy_answers                  one response, from the first byte to the last
     remote_streams ─ remote_tasks             responses about what another process runs
     legacy_requests                           messages that find their session, and the process that waits for them
+    plain_calls                               the short way of most requests, until something happens to them
     exchange ─ server                         what a driver holds
-    guard                                     who may talk to us at all: Host, Origin, CORS
+    guard ─ heads                             who may talk to us at all: Host, Origin, CORS; heads that were read before
     old_sse                                   HTTP+SSE of 2024-11-05
 
 A driver turns each request into inputs, and each input into a turn:
@@ -21,6 +22,10 @@ A driver turns each request into inputs, and each input into a turn:
     then:  run server.take_commands() (tasks), give a turn to each of server.take_woken(), until there is neither;
            set timers to exchange.next_deadline() and server.next_deadline()
     until exchange.closed, also when the connection is lost (exchange.disconnected(now))
+
+Where heads are remembered (`heads.Heads`), that gives the verdict, and `server.open_read` takes the head; a body that
+is there as a whole goes into `exchange.receive_all`. After a turn that leaves `exchange.is_alone` true, nobody else has
+anything to do.
 
 Every input ends so: one to an exchange, and one to the server (publish, complete, tell, receive_relay,
 handle_timeout, begin_shutdown). A driver stops reading a body when `exchange.wants_input` says no.
