@@ -30,6 +30,7 @@ from kvmcp.backends.ops import (
     Set,
 )
 from kvmcp.backends.redis import RedisBackend, RedisOptions
+from tests.backends.harness import soon
 from tests.backends.redis.servers import RedisServer
 from tests.backends.redis.stores import backend_on, eventually
 from tests.fault_proxy import fault_proxy
@@ -50,9 +51,9 @@ def writes_run(server: RedisServer) -> Counter[str]:
     return counts
 
 
-def assert_honest(ops: list[Op], replies: list[Reply], ran: Counter[str]) -> None:
-    """Replies fit to what ran; nothing ran twice."""
-    for op, name in zip(ops, WRITES, strict=True):
+def assert_honest(ops: list[Op], replies: list[Reply], ran: Counter[str], writes: list[str]) -> None:
+    """Replies fit to what ran; nothing ran twice. `writes` are the commands of the operations that write."""
+    for op, name in zip(ops, writes, strict=True):
         reply = replies[ops.index(op)]
         if not name:
             continue
@@ -99,11 +100,50 @@ async def test_the_answer_is_lost_at_every_byte(
             server.ask("config", "resetstat")
             proxy.cut_answers_after(count, half_close=half_close)
             replies = await backend.execute(ops)
-            assert_honest(ops, replies, writes_run(server))
+            assert_honest(ops, replies, writes_run(server), WRITES)
             fates.update(reply.outcome if isinstance(reply, Failure) else "applied" for reply in replies)
             proxy.cut()
     assert fates["unknown"] > ANSWER
     assert proxy.accepted > ANSWER // 2
+
+
+async def test_without_a_task_outcomes_are_as_honest(server: RedisServer, namespace: Namespace) -> None:
+    """Every operation here is one command; reads whose answer is lost are asked again."""
+    fates: Counter[str] = Counter()
+    writes = ["", "set", "del", "", "rpush", ""]
+    answer = len(b"_\r\n+OK\r\n:0\r\n_\r\n:1\r\n$1\r\n1\r\n")
+    async with fault_proxy(server.port) as proxy, backend_on(proxy.port, QUICK) as backend:
+        for count in range(answer + 1):
+            space = Namespace(f"{namespace.name}-{count}")
+            a, b, c = (space.key(name) for name in "abc")
+            ops: list[Op] = [Get(a), Set(a, b"1"), Delete((c,)), Get(b), Push(b, (b"1",)), Get(a)]
+            await eventually(backend, ops[0])
+            server.ask("config", "resetstat")
+            proxy.cut_answers_after(count)
+            begun, [replies] = await soon(backend, ops)
+            assert begun
+            assert_honest(ops, replies, writes_run(server), writes)
+            if not isinstance(replies[1], Failure):
+                assert replies[-1] == b"1", "the last read has no write behind it, so it may be asked again"
+            fates.update(reply.outcome if isinstance(reply, Failure) else "applied" for reply in replies)
+            proxy.cut()
+    assert fates["unknown"] > answer and fates["applied"] > answer
+
+
+async def test_who_does_not_wait_is_answered_when_the_store_is_closed(
+    server: RedisServer, namespace: Namespace
+) -> None:
+    answers: list[list[Reply]] = []
+    a = namespace.key("a")
+    async with fault_proxy(server.port) as proxy, backend_on(proxy.port, QUICK) as backend:
+        await eventually(backend, Get(a))
+        proxy.stall()
+        assert backend.execute_soon([Get(a), Set(a, b"1")], answers.append)
+        assert answers == []
+        await backend.aclose()
+    [[read, written]] = answers
+    assert isinstance(read, Failure) and read.outcome == "not_applied"
+    assert isinstance(written, Failure) and written.code is Code.UNKNOWN_OUTCOME
 
 
 async def test_the_request_is_lost_at_every_byte(server: RedisServer, namespace: Namespace) -> None:
@@ -114,7 +154,7 @@ async def test_the_request_is_lost_at_every_byte(server: RedisServer, namespace:
             server.ask("config", "resetstat")
             proxy.cut_requests_after(count)
             replies = await backend.execute(ops)
-            assert_honest(ops, replies, writes_run(server))
+            assert_honest(ops, replies, writes_run(server), WRITES)
 
 
 async def test_reads_are_asked_again(server: RedisServer, namespace: Namespace) -> None:
