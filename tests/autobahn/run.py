@@ -2,7 +2,7 @@
 
 The suite (autobahntestsuite 0.8.2) needs Python 2.7 and is optional: `make autobahn` installs and runs it where
 there is one. Status 0 if no case of either loop failed. Cases with binary messages are left out: we refuse those.
-What became of a group is printed behind it; groups 12 and 13 (a thousand messages a case, masked in Python 2) take an
+What became of a group is printed behind it; groups 12 and 13 (a thousand messages of up to 128 KiB a case) take an
 hour or more on a slow machine, the others some minutes: name groups, such as `"9.*"`, to run those alone.
 """
 
