@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.no_skips", "tests.schema"]
+pytest_plugins = ["tests.no_skips", "tests.schema", "tests.backends.redis.shared"]
 
 settings.register_profile(
     "fast", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -1,6 +1,6 @@
-"""Every tool of every set, called well and badly through every transport, in both eras, on both loops, in memory.
+"""Every tool of every set, called well and badly: on every store, through every transport, in both eras, on both loops.
 
-One process for each loop and era serves all transports. A conversation is had over one of them in one era: for each tool of
+One process for each store and era serves all transports. A conversation is had over one of them in one era: for each tool of
 the table (`tests.tools.cases`) a row that goes well, one that fails where there is one, and arguments that no tool
 has. Each row has a namespace of its own, so that what comes before a call is what its row says. Well means the
 structured result that the table says, as `tests/tools` holds the core to it; a failure is, to the letter, the one that the
@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cache
-from itertools import product
+from itertools import count, product
 from typing import Any, Protocol
 
 import anyio
@@ -32,7 +32,16 @@ from tests.tools.test_every_tool import ERAS
 
 ALL = (*READS, *MORE_READS, *WRITES, *MORE_WRITES)
 TOOLS = [row.name for rows in TOOL_SETS.values() for row in rows]
-LOOPS = ("asyncio", "trio")
+SETUPS = {
+    "memory-asyncio": ("asyncio", "asyncio"),
+    "memory-trio": ("trio", "trio"),
+    "redis": ("asyncio", "trio"),
+    "sentinel": ("trio", "asyncio"),
+    "cluster": ("asyncio", "trio"),
+}
+"""Stores, and for each era the loop of the process that serves it."""
+SERVERS = {"redis": "shared_server", "sentinel": "sentinel_set", "cluster": "cluster"}
+"""The fixture that has the URL of a store."""
 TRANSPORTS = ("stdio", "http", "websocket", "tcp")
 SETTLE = 60.0
 """Seconds that a process may take for anything before a test gives up: a bound, never an expectation."""
@@ -268,17 +277,19 @@ class Conversation:
         return call(number, tool, {**meta, "tenant": f"{self._name}-{number}"}, **arguments)
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[dict[tuple[str, str], HttpProcess]]:
-    """One process for each loop and era: on standard input and output a client keeps to the era that it began in."""
+@pytest.fixture(scope="module", params=SETUPS)
+def servers(request: pytest.FixtureRequest) -> Iterator[dict[str, HttpProcess]]:
+    """One process for each era: on standard input and output a client keeps to the era that it began in."""
+    store: str = request.param
+    url = request.getfixturevalue(SERVERS[store]).url if store in SERVERS else "memory://"
     with ExitStack() as running:
-        started: dict[tuple[str, str], HttpProcess] = {}
-        for loop, era in product(LOOPS, ERAS):
-            started[loop, era] = HttpProcess(
-                "--loop", loop, "--tools", ",".join(TOOL_SETS), "--namespace-from", "meta:tenant",
+        started: dict[str, HttpProcess] = {}
+        for era, loop in zip(ERAS, SETUPS[store], strict=True):
+            started[era] = HttpProcess(
+                "--loop", loop, "--backend", url, "--tools", ",".join(TOOL_SETS), "--namespace-from", "meta:tenant",
                 transports=("stdio", "http:0", "websocket:0", "tcp:0"), stdin=subprocess.PIPE,
             )  # fmt: skip
-            running.callback(started[loop, era].kill)
+            running.callback(started[era].kill)
         yield started
 
 
@@ -292,11 +303,14 @@ def channel(server: HttpProcess, transport: str, era: str) -> Channel:
     return WebSocket(int(server.logged(r"ws://127\.0\.0\.1:(\d+)/mcp")[1]), era)
 
 
-@pytest.fixture(scope="module", params=product(TRANSPORTS, ERAS, LOOPS), ids="-".join)
-def had(request: pytest.FixtureRequest, servers: dict[tuple[str, str], HttpProcess]) -> Iterator[list[Json]]:
-    transport, era, loop = request.param
-    way = channel(servers[loop, era], transport, era)
-    yield Conversation(way, era, transport).had()
+_conversations = count()
+
+
+@pytest.fixture(params=product(TRANSPORTS, ERAS), ids="-".join)
+def had(request: pytest.FixtureRequest, servers: dict[str, HttpProcess]) -> Iterator[list[Json]]:
+    transport, era = request.param
+    way = channel(servers[era], transport, era)
+    yield Conversation(way, era, f"c{next(_conversations)}").had()
     if not isinstance(way, Stdio):
         assert isinstance(way, Http | Tcp | WebSocket)
         way.close()

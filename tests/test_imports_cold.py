@@ -19,6 +19,18 @@ NOT_FOR_STDIO = {
     "another loop": ["trio", "uvloop"],
     "a configuration file": ["yaml", "tomllib", "tomlkit", "configparser"],
     "metadata": ["importlib.metadata", "pkg_resources", "setuptools"],
+    "what no client has asked for": [
+        *("kvmcp.tools.prompts", "kvmcp.tools.resources", "kvmcp.tools.documents", "kvmcp.tools.listing"),
+        *("kvmcp.tools.completion", "kvmcp.tools.uris", "kvmcp.tools.namespaces", "kvmcp.core.uritemplate"),
+    ],
+    "mistakes": ["kvmcp.core.mending", "kvmcp.core.salvage", "difflib"],
+    "sets of tools that nobody chose": [
+        *("kvmcp.tools.sets", "kvmcp.tools.sorted_sets", "kvmcp.tools.streams", "kvmcp.tools.json_documents"),
+        *("kvmcp.tools.leases", "kvmcp.tools.queues", "kvmcp.tools.waiting"),
+    ],
+    "functions of somebody's own": ["kvmcp.functions", "kvmcp.questions", "kvmcp.core.schema_arguments"],
+    "another side": ["kvmcp.core.client", "kvmcp.core.http", "kvmcp.io.client", "kvmcp.network"],
+    "small functions of large modules": ["urllib", "secrets", "random"],
     "tools of developers": ["unittest", "pdb", "pydoc", "pydantic", "jsonschema", "multiprocessing"],
 }
 
@@ -86,6 +98,15 @@ def spoken(conversation: list[dict[str, object]]) -> str:
     return "".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in conversation)
 
 
+ASKED_FOR = [
+    ("resources/list", {}, "kvmcp.tools.listing"),
+    ("resources/templates/list", {}, "kvmcp.tools.resources"),
+    ("resources/read", {"uri": "kv://default/stats"}, "kvmcp.tools.documents"),
+    ("prompts/list", {}, "kvmcp.tools.prompts"),
+    ("tools/call", {"name": "redis_get", "arguments": {"key": 1}}, "kvmcp.core.mending"),
+]
+
+
 @pytest.mark.parametrize("conversation", CONVERSATIONS.values(), ids=CONVERSATIONS)
 def test_a_server_on_stdio_imports_only_what_it_uses(conversation: list[dict[str, object]]) -> None:
     modules = imported(["-m", "kvmcp", "serve"], spoken(conversation))
@@ -93,6 +114,12 @@ def test_a_server_on_stdio_imports_only_what_it_uses(conversation: list[dict[str
     inevitable = imported(["-c", "import asyncio"])  # it imports ssl, whoever asks
     for reason, names in NOT_FOR_STDIO.items():
         assert {module for module in modules - inevitable if is_one_of(module, names)} == set(), reason
+
+
+@pytest.mark.parametrize(("method", "params", "module"), ASKED_FOR)
+def test_what_a_client_asks_for_is_imported_then(method: str, params: dict[str, object], module: str) -> None:
+    request: dict[str, object] = {"id": 3, "method": method, "params": params | {"_meta": MODERN}}
+    assert module in imported(["-m", "kvmcp", "serve"], spoken([request]))
 
 
 def test_the_tests_of_the_core_pass_where_there_is_no_event_loop() -> None:

@@ -3,11 +3,10 @@
 import gc
 import logging
 import os
-import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import msgspec
@@ -17,7 +16,7 @@ from kvmcp import __version__
 from kvmcp.backends.base import Backend
 from kvmcp.backends.memory import MemoryBackend
 from kvmcp.config import ConfigError, Settings
-from kvmcp.core.catalog import Tool
+from kvmcp.core.catalog import Item, Tool
 from kvmcp.core.limits import Limits
 from kvmcp.core.projection import definition
 from kvmcp.core.versions import LATEST_MODERN
@@ -25,14 +24,14 @@ from kvmcp.core.wire.common import Content, TextContent, ToolResult
 from kvmcp.core.wire.params import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
 from kvmcp.io.stdio import fill_standard_descriptors
 from kvmcp.logs import configure
-from kvmcp.server import Server
+from kvmcp.server import Server, unguessable
 from kvmcp.tools import surface
 from kvmcp.tools.definition import Environment
 from kvmcp.tools.instructions import instructions
-from kvmcp.tools.namespaces import parse_source
-from kvmcp.tools.prompts import PROMPTS
-from kvmcp.tools.resources import RESOURCES
 from kvmcp.tools.surface import Selection, UnknownName, build_tools
+
+if TYPE_CHECKING:
+    from kvmcp.tools.namespaces import NamespaceSource
 
 logger = logging.getLogger("kvmcp.server")
 
@@ -53,17 +52,34 @@ def from_settings(settings: Settings) -> Server:
     """The server that the settings describe."""
     tools = _tools(settings)
     shared = not settings.backend.startswith("memory:")
-    return Server(
+    server = Server(
         version=__version__,
         title="Key-value state for agents",
         instructions=instructions({tool.name for tool in tools}, shared=shared),
         backend=open_backend(settings),
-        items=[*tools, *RESOURCES, *PROMPTS],
+        items=tools,
         namespace=settings.namespace,
-        namespace_from=None if settings.namespace_from is None else parse_source(settings.namespace_from),
+        namespace_from=_namespace_source(settings),
         limits=Limits(shutdown_grace=settings.shutdown_grace),
         state_key=settings.state_key,
     )
+    server.catalog.defer(frozenset({"resources", "prompts", "completions"}), _resources_and_prompts)
+    return server
+
+
+def _resources_and_prompts() -> tuple[Item, ...]:
+    from kvmcp.tools.prompts import PROMPTS
+    from kvmcp.tools.resources import RESOURCES
+
+    return *RESOURCES, *PROMPTS
+
+
+def _namespace_source(settings: Settings) -> "NamespaceSource | None":
+    if settings.namespace_from is None:
+        return None
+    from kvmcp.tools.namespaces import parse_source  # Most servers have one namespace.
+
+    return parse_source(settings.namespace_from)
 
 
 def open_backend(settings: Settings) -> Backend:
@@ -100,7 +116,7 @@ def serve(settings: Settings) -> int:
     """`kvmcp serve`: runs until the client has gone or a signal comes; the exit status. Raises StartError."""
     fill_standard_descriptors()
     configure(settings.log_level, settings.log_format)
-    source = None if settings.namespace_from is None else parse_source(settings.namespace_from)
+    source = _namespace_source(settings)
     if source is not None and (fault := source.fault_with(settings.transport)) is not None:
         raise StartError(fault)
     server = from_settings(settings)
@@ -112,13 +128,10 @@ def serve(settings: Settings) -> int:
         logger.warning(
             "waiting for an MCP client on standard input; Ctrl-D ends, `kvmcp serve --help` explains"
         )
-    # Importing the event loop makes no garbage, so nothing is looked for until all is there; and what is there
-    # then stays, so it is never looked at again: 4% of the first answer (benchmarks/stdio.py), 15 ms of the exit.
-    gc.disable()
+    # What is there when the loop runs stays, so it is never looked at again: 15 ms of the exit.
 
     async def main() -> None:
         gc.freeze()
-        gc.enable()
         await server.serve_stdio(at_end=_hold_signals)
 
     run_loop(settings, main)
@@ -147,7 +160,7 @@ def tool_definitions(settings: Settings) -> list[bytes]:
 
 def _tools(settings: Settings) -> list[Tool]:
     environment = Environment(
-        secrets.token_hex,
+        unguessable,
         time.time,
         max_result_chars=settings.max_result_chars,
         confirm_destructive=settings.confirm_destructive,

@@ -1,7 +1,7 @@
 """A catalog, a store and transports become a server: the public class."""
 
 import logging
-import secrets
+import os
 import signal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
@@ -59,6 +59,11 @@ PromptFunctionT = TypeVar(
 )
 
 
+def unguessable() -> str:
+    """64 hexadecimal digits of the system's randomness: `secrets.token_hex`, without what else that module imports."""
+    return os.urandom(32).hex()
+
+
 class Server:
     """An MCP server: what it offers, the store behind it, and the ways to run it.
 
@@ -96,7 +101,7 @@ class Server:
         self._caller = Caller(namespace=namespace if namespace_from is None else "")
         self._namespace_from = namespace_from
         self._limits = limits if limits is not None else Limits()
-        self._state_key = state_key if state_key is not None else secrets.token_bytes(MIN_KEY_BYTES)
+        self._state_key = state_key if state_key is not None else os.urandom(MIN_KEY_BYTES)
         self._listeners: set[Listener] = set()
         self._lookout = StoreLookout(self.catalog.watch_of, self.backend, self.publish)
         self._watched = Watched(self._lookout)
@@ -372,7 +377,7 @@ class Server:
             self.catalog,
             self._info,
             sealer=Sealer(self._state_key, wall_offset=time.time() - anyio.current_time()),
-            token=secrets.token_hex,
+            token=unguessable,
             instructions=UNSET if self._instructions is None else self._instructions,
             limits=self._limits,
             watched=self._watched,

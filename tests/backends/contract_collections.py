@@ -10,7 +10,9 @@ from kvmcp.backends.ops import (
     MAX_ITEMS,
     MAX_MEMBER_BYTES,
     MAX_READ_BYTES,
+    MAX_TTL_SECONDS,
     MAX_VALUE_BYTES,
+    Atomic,
     Change,
     Code,
     Elements,
@@ -18,6 +20,7 @@ from kvmcp.backends.ops import (
     Exists,
     Expire,
     HashDelete,
+    HashExpire,
     HashGet,
     HashGetAll,
     HashSet,
@@ -133,6 +136,22 @@ class CollectionsContract:
             )
             assert replies[3] == (False,)
             assert replies[5] == TtlReply(True)
+
+    async def test_a_hash_lives_as_long_as_one_of_its_fields_says(self, store: Store) -> None:
+        a, b, c = store.key("a"), store.key("b"), store.key("c")
+        refused = (b"0", b"-5", b"1.5", b"01", b'"7"', b"null", b"%d" % (MAX_TTL_SECONDS + 1), b"9" * 30)
+        fields = tuple((f"f{number}", value) for number, value in enumerate(refused))
+        await store.run(HashSet(a, (("life", b"60"), *fields)), Expire(a, LATER_MS), Push(b, (b"1",)))
+        refusals = [HashExpire(a, name) for name in ("none", *dict(fields))]
+        for reply in await store.run(HashExpire(b, "life"), HashExpire(c, "life"), *refusals):
+            assert reply is False
+        lives = await store.run(Ttl(b), Ttl(a), HashExpire(a, "life"), Ttl(a))
+        assert (lives[0], lives[2]) == (TtlReply(True), True)
+        assert isinstance(lives[1], TtlReply) and (lives[1].milliseconds or 0) > 60_000
+        assert isinstance(lives[3], TtlReply) and 0 < (lives[3].milliseconds or 0) <= 60_000
+        done = await store.ask(Atomic((HashSet(a, (("life", b"7200"),)), HashExpire(a, "life"), Ttl(a))))
+        assert isinstance(done, tuple) and done[:2] == (0, True)
+        assert isinstance(done[2], TtlReply) and (done[2].milliseconds or 0) > LATER_MS
 
     async def test_an_expired_collection_is_empty(self, store: Store) -> None:
         a = store.key("a")

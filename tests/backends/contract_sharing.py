@@ -25,6 +25,7 @@ from kvmcp.backends.ops import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     Range,
     ReadLog,
     Reply,
@@ -171,6 +172,18 @@ class SharingContract:
         assert acks == [True, False, False, False]
         assert await store.ask(QueueExtend(q, one.receipt, LATER_MS)) is False
         assert await claim(store) == ()
+
+    async def test_whether_a_claim_is_open(self, store: Store) -> None:
+        q = store.key("q")
+        await store.ask(Push(q, (b"1", b"2")))
+        one, two = await claim(store, 2, SOON_MS)
+        await store.advance(AFTER_SOON)
+        open_ones = (QueueHolds(q, one.receipt), QueueHolds(q, two.receipt), QueueHolds(q, "x"))
+        assert await store.run(*open_ones) == [True, True, False]
+        assert await store.ask(Atomic((QueueAck(q, one.receipt), *open_ones))) == (True, False, True, False)
+        await claim(store)
+        assert await store.run(*open_ones) == [False, False, False]
+        assert_refused(await store.ask(QueueHolds(q, "x" * (MAX_RECEIPT_BYTES + 1))), Code.TOO_LARGE)
 
     async def test_a_claim_that_ended_is_given_to_the_next_first(self, store: Store) -> None:
         q = store.key("q")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import anyio
 from msgspec import Struct
 
-from kvmcp.backends.base import Backend
+from kvmcp.backends.base import Backend, Ops, Replies
 from kvmcp.backends.ops import (
     Code,
     Event,
@@ -108,3 +108,19 @@ async def read_until(events: AsyncIterator[Event], wanted: Event) -> list[Event]
     while (event := await next_event(events)) != wanted:
         before.append(event)
     return before
+
+
+async def soon(backend: Backend, batch: Ops) -> tuple[bool, list[Replies]]:
+    """Whether the store has begun a batch without a task, and what it has answered since."""
+    answers: list[Replies] = []
+    answered = anyio.Event()
+
+    def done(replies: Replies) -> None:
+        answers.append(replies)
+        answered.set()
+
+    begun = backend.execute_soon(batch, done)
+    if begun:
+        with anyio.fail_after(PATIENCE):
+            await answered.wait()
+    return begun, answers

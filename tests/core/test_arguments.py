@@ -12,9 +12,10 @@ import pytest
 from hypothesis import example as sample, given, strategies as st
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from kvmcp.core.arguments import MAX_DEPTH, SchemaArguments, StructArguments
+from kvmcp.core.arguments import MAX_DEPTH, StructArguments
 from kvmcp.core.catalog import ArgumentsType, BadArguments, Parsed
 from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.schema_arguments import SchemaArguments
 
 SECRET = "s3cr3t"
 
@@ -200,6 +201,11 @@ def test_null_arguments_are_an_empty_object() -> None:
             'is allowed, like ["a", "b"]'),
         ),
         ({"keys": ["a", 5]}, "`keys[1]`: an integer came, but only a string of at most 9 characters is allowed"),
+        ({"key": ""}, "`key`: a string of 0 characters came, but only a string of 1 to 9 characters is allowed"),
+        ({"key": "ü" * 10}, "`key`: a string of 10 characters came, but only a string of 1 to 9 characters is allowed"),
+        ({"keys": ["x" * 10]}, "`keys[0]`: a string of 10 characters came, but only a string of at most 9 characters is allowed"),
+        ({"keys": []}, ("`keys`: an array of 0 items came, but only an array of at least 1 items "
+         "(each a string of at most 9 characters) is allowed")),
         ({"ttl": 5000}, "`ttl`: 5000 came, but only an integer from 1 to 1000 is allowed"),
         ({"ttl": 10**30}, "`ttl`: an integer came, but only an integer from 1 to 1000 is allowed"),
         ({"inner": {"x": 1.5}}, "`inner.x`: 1.5 came, but only an integer is allowed"),
@@ -214,8 +220,8 @@ def test_null_arguments_are_an_empty_object() -> None:
             ("`key`: an integer came, but only a string of 1 to 9 characters is allowed; "
             "`ratio`: an object came, but only a number is allowed"),
         ),
-        ({"inner": {}}, "`inner`: object missing required field `x`"),
-        ({"inner": {"x": 1, "Y": 2}}, "`inner`: object contains unknown field `Y`"),
+        ({"inner": {}}, "`inner`: object missing required field `x`; allowed are `x`, `deep`"),
+        ({"inner": {"x": 1, "Y": 2}}, "`inner`: object contains unknown field `Y`; allowed are `x`, `deep`"),
         ({"inner": {"x": SECRET}}, "`inner.x`: a string came, but only an integer is allowed"),
         ({"inner": {"x": 1, "deep": {"a": [SECRET]}}},
          "`inner.deep[...][0]`: something else came, but only an integer is allowed"),

@@ -2,8 +2,10 @@
 
 import pytest
 
-from kvmcp.core.catalog import Catalog, Feature, Item, ListKind, Tool
+from kvmcp.core.catalog import Catalog, Feature, Item, ListKind, ResourceListing, Tool
 from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.plan import Answer
+from kvmcp.core.wire.common import ResourcePage
 from tests.core.fixture_catalog import ADD, CONFIG, GREET, HIDDEN, KEYS, LONG, PLAIN_KEYS, Nothing, arguments
 
 
@@ -76,6 +78,51 @@ def test_a_feature_is_offered_from_its_first_item_on_or_when_named() -> None:
     assert catalog.offers("completions")
     assert Catalog(GREET).offers("completions")
     assert Catalog(features=frozenset({"tools"})).offers("tools")
+
+
+def test_what_is_deferred_is_announced_and_made_when_somebody_looks() -> None:
+    catalog, made = Catalog(CONFIG), 0
+
+    def make() -> tuple[Item, ...]:
+        nonlocal made
+        made += 1
+        return KEYS, GREET
+
+    catalog.defer(frozenset({"prompts", "completions"}), make)
+    assert [catalog.offers(feature) for feature in FEATURES] == [False, True, True, True]
+    catalog.add(ADD)
+    assert (names(catalog), catalog.count("tools"), catalog.tool("add"), made) == ((["add"], None), 1, ADD, 0)
+    before = dict(catalog.revision)
+    assert catalog.prompt("greet") is GREET
+    assert catalog.template("kv://keys/{key}") is KEYS
+    assert (catalog.count("prompts"), made, catalog.revision) == (1, 1, before)
+
+
+def test_what_is_deferred_comes_before_what_is_added_later() -> None:
+    catalog = Catalog()
+    catalog.defer(frozenset({"resources"}), lambda: (CONFIG,))
+    catalog.defer(frozenset({"resources"}), lambda: (KEYS,))
+    catalog.add(PLAIN_KEYS)
+    assert catalog.page("resources", None, 3) == ([CONFIG], None)
+    assert catalog.page("templates", None, 3) == ([KEYS, PLAIN_KEYS], None)
+
+
+@pytest.mark.parametrize("item", [CONFIG, KEYS, GREET, LONG])
+def test_what_is_deferred_can_be_removed(item: Item) -> None:
+    catalog = Catalog()
+    catalog.defer(frozenset({"resources", "prompts"}), lambda: (item,))
+    kind = catalog.remove(item)
+    with pytest.raises(LocalProtocolError, match="is not there"):
+        catalog.remove(item)
+    assert catalog.revision[kind] == 1
+
+
+def test_a_deferred_listing_counts() -> None:
+    listing = ResourceListing(lambda cursor, size, context: Answer(ResourcePage(())))
+    catalog = Catalog()
+    catalog.defer(frozenset({"resources"}), lambda: (listing,))
+    assert catalog.listing_cursor(None) == ""
+    assert catalog.listing is listing
 
 
 def test_pages_in_the_order_of_adding() -> None:

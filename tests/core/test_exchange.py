@@ -470,6 +470,19 @@ def test_what_is_rendered_is_bounded_and_the_rest_waits_as_it_came() -> None:
     assert [json.loads(line)["id"] for line in b"".join(written).splitlines()] == asked
 
 
+def test_replies_of_a_later_batch_wait_behind_those_of_an_earlier_one() -> None:
+    server = Server("2025-11-25", held=True, limits=Limits(output_bytes=1))
+    asked = [server.request("tools/call", {"name": "get", "arguments": {"key": "a"}}) for _ in range(4)]
+    server.say(*asked[:2])
+    server.say(*asked[2:])
+    first, second = server.batches
+    server.connection.complete(first.ticket, [LARGE] * 2, server.now)
+    server.connection.complete(second.ticket, [LARGE] * 2, server.now)
+    written = pieces(server)
+    assert len(written) == len(asked)
+    assert [json.loads(line)["id"] for line in b"".join(written).splitlines()] == [one["id"] for one in asked]
+
+
 def test_a_request_that_is_cancelled_while_its_reply_waits_is_not_answered() -> None:
     server, asked = asking_for_much(3, output_bytes=1)
     cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": asked[1]}}

@@ -147,6 +147,12 @@ def test_nothing_is_begun_at_the_end() -> None:
     assert session.receive_calls([line(a_call(1, "get", {"key": "a"}))], 0, 0.0) == 0
 
 
+def test_nothing_is_begun_where_an_id_could_be_too_long() -> None:
+    session = ServerSession(a_service(limits=Limits(id_bytes=5)))
+    session.receive_message(opening(LEGACY[-1])[0], 0.0)
+    assert session.receive_calls([line(a_call(1, "get", {"key": "a"}))], 0, 0.0) == 0
+
+
 # --- what becomes of them ---
 
 

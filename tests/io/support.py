@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from msgspec import Struct
 
-from kvmcp.backends.base import Ops, Replies
+from kvmcp.backends.base import Done, Ops, Replies
 from kvmcp.backends.memory import MemoryBackend
 from kvmcp.backends.ops import Event, NsKey
 from kvmcp.core.limits import Limits
@@ -130,8 +130,8 @@ class SlowBackend:
     async def check(self) -> str | None:
         return await self.store.check()
 
-    def execute_now(self, batch: Ops) -> Replies | None:
-        return None
+    def execute_soon(self, batch: Ops, done: Done) -> bool:
+        return False
 
     async def execute(self, batch: Ops) -> Replies:
         self.batches.append(len(batch))
@@ -151,10 +151,10 @@ class BrokenBackend(SlowBackend):
         super().__init__()
         self._at_once = at_once
 
-    def execute_now(self, batch: Ops) -> Replies | None:
+    def execute_soon(self, batch: Ops, done: Done) -> bool:
         if self._at_once:
             raise RuntimeError("a bug")
-        return None
+        return False
 
     async def execute(self, batch: Ops) -> Replies:
         raise RuntimeError("a bug")

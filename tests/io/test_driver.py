@@ -10,7 +10,7 @@ import anyio
 import pytest
 from msgspec import Struct
 
-from kvmcp.backends.base import Ops, Replies
+from kvmcp.backends.base import Done, Ops, Replies
 from kvmcp.backends.memory import MemoryBackend
 from kvmcp.core.wire.common import ElicitForm, ElicitResult
 from kvmcp.io.work import RequestFailed, ToolFailed, Work
@@ -140,8 +140,10 @@ class ShortBackend(SlowBackend):
         super().__init__()
         self._at_once = at_once
 
-    def execute_now(self, batch: Ops) -> Replies | None:
-        return [] if self._at_once else None
+    def execute_soon(self, batch: Ops, done: Done) -> bool:
+        if self._at_once:
+            done([])
+        return self._at_once
 
     async def execute(self, batch: Ops) -> Replies:
         return []

@@ -16,16 +16,22 @@ from kvmcp.io.stdio import CHUNK, StdioTransport
 pytestmark = pytest.mark.anyio
 
 
+def transport_on(channel: tuple[int, int]) -> StdioTransport:
+    reader, writer = channel
+    return StdioTransport(reader, writer, nonblocking=not os.get_blocking(writer))
+
+
 async def send_all(transport: StdioTransport, data: bytes) -> None:
     while data:
         data = data[await transport.send_some(data) :]
 
 
-@pytest.fixture(params=["pipe", "socket"])
+@pytest.fixture(params=["pipe", "reopened pipe", "socket"])
 def channel(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """A readable and a writable descriptor of one channel, as Python (pipes) and Node (sockets) give them."""
-    if request.param == "pipe":
+    if request.param != "socket":
         reader, writer = os.pipe()
+        os.set_blocking(writer, request.param == "pipe")
     else:
         a, b = socket.socketpair()
         reader, writer = a.detach(), b.detach()
@@ -38,8 +44,8 @@ def channel(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
 
 
 async def test_chunks_arrive_and_the_end_is_empty(channel: tuple[int, int]) -> None:
-    reader, writer = channel
-    transport = StdioTransport(reader, writer)
+    _, writer = channel
+    transport = transport_on(channel)
     await transport.send_some(b"hello")
     assert await transport.receive() == b"hello"
     os.close(writer)
@@ -47,8 +53,8 @@ async def test_chunks_arrive_and_the_end_is_empty(channel: tuple[int, int]) -> N
 
 
 async def test_a_receive_waits_and_lets_others_run(channel: tuple[int, int]) -> None:
-    reader, writer = channel
-    transport = StdioTransport(reader, writer)
+    _, writer = channel
+    transport = transport_on(channel)
     received: list[bytes] = []
 
     async def receive() -> None:
@@ -63,8 +69,7 @@ async def test_a_receive_waits_and_lets_others_run(channel: tuple[int, int]) -> 
 
 
 async def test_more_than_the_channel_holds_waits_for_the_reader(channel: tuple[int, int]) -> None:
-    reader, writer = channel
-    transport = StdioTransport(reader, writer)
+    transport = transport_on(channel)
     data = os.urandom(4 * 1024 * 1024)
     received = bytearray()
 
@@ -82,8 +87,7 @@ async def test_more_than_the_channel_holds_waits_for_the_reader(channel: tuple[i
 
 
 async def test_a_cancelled_send_leaves_the_loop_alive(channel: tuple[int, int]) -> None:
-    reader, writer = channel
-    transport = StdioTransport(reader, writer)
+    transport = transport_on(channel)
     with anyio.move_on_after(0) as scope:
         await send_all(transport, bytes(8 * 1024 * 1024))
     assert scope.cancelled_caught
@@ -129,6 +133,20 @@ async def test_files_can_stand_for_pipes(tmp_path: Path) -> None:
     os.close(writer)
 
 
+async def test_a_pipe_that_takes_nothing_now_is_not_waited_for() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    transport = StdioTransport(reader, writer, nonblocking=True)
+    written = transport.send_now(bytes(1024 * 1024))
+    assert 0 < written < 1024 * 1024
+    assert transport.send_now(b"x") == 0
+    while written:
+        written -= len(await transport.receive())
+    assert transport.send_now(b"x") == 1
+    os.close(reader)
+    os.close(writer)
+
+
 CLAIM = """
 import os, subprocess, sys
 from kvmcp.io.stdio import claim_stdio
@@ -146,3 +164,34 @@ def test_only_messages_reach_standard_output() -> None:
     )
     assert run.stdout == b"a message\nafter\n"
     assert run.stderr == b"a stray print\nfrom a child\n"
+
+
+TALK = """
+import sys
+import anyio
+from kvmcp.io.stdio import claim_stdio
+
+async def main():
+    with claim_stdio() as transport:
+        data = await transport.receive() * 200_000
+        while data:
+            data = data[await transport.send_some(data):]
+        await transport.receive()
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_flags_of_inherited_pipes_stay_while_much_is_written(loop: str) -> None:
+    (input_reader, input_writer), (output_reader, output_writer) = os.pipe(), os.pipe()
+    child = subprocess.Popen([sys.executable, "-c", TALK, loop], stdin=input_reader, stdout=output_writer)
+    os.write(input_writer, b"hello")
+    left = 5 * 200_000
+    while left:
+        left -= len(os.read(output_reader, CHUNK))
+        assert os.get_blocking(output_writer) and os.get_blocking(input_reader)
+    os.close(input_writer)
+    assert child.wait(20) == 0
+    for descriptor in (input_reader, output_reader, output_writer):
+        os.close(descriptor)

@@ -6,6 +6,7 @@ Batches of the core go to the store one after the other; jobs of `WatchUntil` st
 import json
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import jsonschema
@@ -27,7 +28,7 @@ from kvmcp.backends.ops import (
     Ttl,
     TypeOf,
 )
-from kvmcp.core.catalog import Catalog
+from kvmcp.core.catalog import Catalog, Tool
 from kvmcp.core.commands import WorkDone
 from kvmcp.core.plan import Caller, WatchUntil
 from kvmcp.tools.definition import Environment
@@ -37,6 +38,11 @@ from tests.tools.support import environment
 
 EVERY_SET = ("redis", "simple_kv")
 READS: Mapping[object, Any] = {"value": Get, "list": Range, "hash": HashGetAll}
+
+
+@cache
+def fits(schema: bytes) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(schema))
 
 
 class Agent(Server):
@@ -51,8 +57,10 @@ class Agent(Server):
         selection: Selection | None = None,
         environment_: Environment | None = None,
         capabilities: Any = None,
+        tools: list[Tool] | None = None,
     ) -> None:
-        self.tools = build_tools(selection or Selection(EVERY_SET), environment_ or environment())
+        """`tools`: those of another agent, for a test that needs very many agents; building them is slow."""
+        self.tools = tools or build_tools(selection or Selection(EVERY_SET), environment_ or environment())
         self.backend: Backend = backend if backend is not None else MemoryBackend(clock=time.monotonic)
         self.namespace = Namespace(namespace)
         super().__init__(
@@ -62,10 +70,7 @@ class Agent(Server):
             capabilities={} if capabilities is None else capabilities,
             held=True,
         )
-        self._fits = {
-            tool.name: jsonschema.Draft202012Validator(json.loads(tool.output_schema or b"{}"))
-            for tool in self.tools
-        }
+        self._fits = {tool.name: fits(tool.output_schema or b"{}") for tool in self.tools}
 
     async def does(self, tool: str, arguments: Any = None, **more: Any) -> Any:
         """The structured result of a call, failures included; it fits the tool's schema and its text."""

@@ -49,6 +49,8 @@ READS = (
     Case("redis_exists", {"keys": ["a", "l", "a", "x"]}, {"exists": {"a": True, "l": True, "x": False}, "count": 2}, (put("a", 1), LIST)),
     Case("redis_keys", {}, {"keys": ["a"]}, (put("a", 1), SESSION)),
     Case("redis_keys", {"pattern": "z*"}, {"keys": []}, (put("a", 1),)),
+    Case("redis_keys", {"cursor": "0"}, {"keys": ["a"]}, (put("a", 1),)),
+    Case("redis_keys", {"cursor": "bogus"}, "INVALID_PARAMS", (put("a", 1),)),
     Case(
         "redis_keys", {"detail": "detailed"},
         {"keys": ["l"], "details": {"l": {"type": "list", "ttl": None, "size": 3}}}, (LIST,),
@@ -170,6 +172,15 @@ WRITES = (
         {"operations": [{"tool": "redis_session_update", "arguments": {"session_id": "s", "data": {"c": 3}, "extend_ttl": False}}]},
         {"results": [{"session_id": "s", "data": {"a": 1, "b": 2, "c": 3}, "ttl": 100}]}, (SESSION,),
     ),
+    Case(
+        "redis_multi",
+        {"operations": [
+            {"tool": "redis_session_update", "arguments": {"session_id": "s", "data": {"c": 3}}},
+            {"tool": "redis_set", "arguments": {"key": "a", "value": 1}},
+        ]},
+        {"results": [{"session_id": "s", "data": {"a": 1, "b": 2, "c": 3}, "ttl": 100}, {"ok": True, "etag": ONE}]}, (SESSION,),
+    ),
+    Case("redis_multi", {"operations": [{"tool": "redis_session_update", "arguments": {"session_id": "t", "data": {"c": 3}}}]}, "SESSION_NOT_FOUND", (SESSION,)),
     Case(KV + "set", {"key": "a", "value": {"x": 1}}, {}),
     Case(KV + "delete", {"key": "a"}, {"deleted": True}, (put("a", 1),)),
     Case(KV + "delete", {"key": "a"}, {"deleted": False}),

@@ -22,6 +22,7 @@ from kvmcp.backends.ops import (
     TypeOf,
     beside,
 )
+from kvmcp.core.catalog import Tool
 from kvmcp.tools.surface import TOOL_SETS, Selection
 from tests.tools.agent import Agent
 
@@ -32,8 +33,16 @@ READS: Mapping[object, Any] = {
 
 
 class FullAgent(Agent):
-    def __init__(self, revision: str, backend: Backend | None = None, *, namespace: str = "acme") -> None:
-        super().__init__(revision, backend, namespace=namespace, selection=Selection(tuple(TOOL_SETS)))
+    def __init__(
+        self,
+        revision: str,
+        backend: Backend | None = None,
+        *,
+        namespace: str = "acme",
+        tools: list[Tool] | None = None,
+    ) -> None:
+        selection = Selection(tuple(TOOL_SETS))
+        super().__init__(revision, backend, namespace=namespace, selection=selection, tools=tools)
 
     async def dump(self) -> dict[str, Any]:
         found: dict[str, Any] = {}

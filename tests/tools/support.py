@@ -9,7 +9,7 @@ import msgspec
 
 from kvmcp.backends.base import Ops
 from kvmcp.backends.memory import MemoryBackend
-from kvmcp.backends.ops import etag_of
+from kvmcp.backends.ops import Reply, etag_of
 from kvmcp.core.catalog import Tool
 from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Plan
 from kvmcp.core.wire.common import ClientCapabilities, ToolResult
@@ -69,7 +69,11 @@ class DirectCaller:
 
     def step(self, plan: AskBackend) -> Plan:
         """Let the store run what a plan asks, and go on by one."""
-        return plan.then.resume(tuple(self._backend.execute_now(cast(Ops, plan.ops))), self._context)
+        return self.goes_on(plan, self._backend.execute_now(cast(Ops, plan.ops)))
+
+    def goes_on(self, plan: AskBackend, replies: Sequence[Reply]) -> Plan:
+        """What a plan does with the replies of whatever store."""
+        return plan.then.resume(tuple(replies), self._context)
 
     def calls(self, tool: str, arguments: dict[str, Any]) -> ToolResult:
         plan = self.plans(tool, arguments)

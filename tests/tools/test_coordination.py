@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given, settings, strategies as st
 
 from tests.tools.more_support import FullCaller, Waiting, caller_of_all, said
-from tests.tools.test_races import Task, interleaved, trips
+from tests.tools.races import Task, trips
+from tests.tools.test_races import interleaved
 
 AGENTS = 4
 ROUNDS = 1000
@@ -74,13 +75,21 @@ def test_of_agents_that_race_for_a_lease_one_gets_it() -> None:
             inside[0] += 1
             assert inside[0] == 1
             tokens.append(found[0]["fencing_token"])
-            yield
+            yield None
             inside[0] -= 1
             mine = {"name": "l", "owner": f"a{number}", "fencing_token": tokens[-1]}
             assert said(me, "lease_release", **mine) == {"released": True}
 
     interleaved([work(number) for number in range(AGENTS)])
     assert tokens == list(range(1, len(tokens) + 1)) and len(tokens) > AGENTS
+
+
+def test_who_asks_for_a_lease_again_is_told_that_it_has_it() -> None:
+    me = caller_of_all()
+    said(me, "lease_acquire", name="l", owner="ann")
+    for owner, told in (("ann", "this owner has taken the lease already"), ("bob", "somebody else holds")):
+        (note,) = me.calls("lease_acquire", {"name": "l", "owner": owner}).notes
+        assert told in note
 
 
 def test_a_wait_for_a_lease_takes_it_when_it_is_free() -> None:
@@ -143,6 +152,22 @@ def test_no_item_is_lost_or_has_two_owners(seed: int) -> None:
             done.append(item["value"])
             assert said(me, "queue_ack", queue="q", receipt=item["receipt"]) == {"acknowledged": True}
     assert sorted(done) == items
+
+
+def test_a_dry_run_knows_whether_a_claim_is_open() -> None:
+    clock = Clock()
+    me = caller_of_all(clock=clock)
+    said(me, "redis_rpush", key="q", values=["a", "b"])
+    one, two = said(me, "queue_claim", queue="q", owner="ann", visibility=5, count=2)["items"]
+    said(me, "queue_ack", queue="q", receipt=two["receipt"])
+    for clock.now in (0.0, 6.0):  # Also when its time is over: nobody else has claimed the item.
+        for receipt, is_open in ((one["receipt"], True), (two["receipt"], False), ("none", False)):
+            told = said(me, "queue_ack", queue="q", receipt=receipt, dry_run=True)
+            assert told == {"acknowledged": is_open, "dry_run": True}
+            told = said(me, "queue_extend", queue="q", receipt=receipt, dry_run=True)
+            assert told == {"extended": is_open, "dry_run": True}
+    assert said(me, "queue_claim", queue="q", owner="bob")["items"][0]["deliveries"] == 2
+    assert said(me, "queue_ack", queue="q", receipt=one["receipt"], dry_run=True)["acknowledged"] is False
 
 
 def test_a_wait_for_work_claims_one_item_when_it_comes() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, strategies as st
 from kvmcp.tools.json_paths import MAX_PATH_CHARS, MAX_STEPS, NoPath, follow, parse_path, pointer_of
 from kvmcp.tools.merge_patch import merge_patch
 from tests.tools.more_support import caller_of_all, said
-from tests.tools.test_races import Task, interleaved, trips
+from tests.tools.races import Task, trips
+from tests.tools.test_races import interleaved
 
 scalars = (
     st.none()

@@ -44,7 +44,7 @@ async def test_a_read_and_a_failure_change_nothing(case: Case) -> None:
     assert await agent.dump() == before
 
 
-UNFORETOLD = {"id", "items", "waiting", "claimed"}
+UNFORETOLD = {"id", "items"}
 """What a dry run cannot know: an id, a receipt."""
 
 

@@ -1,6 +1,6 @@
 """The contract of a store. `tests/backends/contract.py` is its meaning in tests; every backend passes it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias
 
@@ -11,6 +11,9 @@ Ops: TypeAlias = Sequence[Op]
 
 Replies: TypeAlias = list[Reply]
 """As many as operations, in order."""
+
+Done: TypeAlias = Callable[[Replies], None]
+"""Takes the replies to a batch, in whichever task has them. It neither waits nor raises."""
 
 
 class Backend(Protocol):
@@ -41,8 +44,12 @@ class Backend(Protocol):
         """Why the store cannot be used now, in words for an operator; None where it can."""
         ...
 
-    def execute_now(self, batch: Ops) -> Replies | None:
-        """The replies, if the store can give them without waiting; otherwise None, and nothing was done."""
+    def execute_soon(self, batch: Ops, done: Done) -> bool:
+        """Run the operations without a task that waits: `done` gets the replies once, perhaps before this returns.
+
+        False where the store cannot, and nothing was done: await `execute` then. What has begun so cannot be
+        cancelled; like every call it has ended at `time_limit`.
+        """
         ...
 
     async def execute(self, batch: Ops) -> Replies:

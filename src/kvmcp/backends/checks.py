@@ -30,6 +30,7 @@ from kvmcp.backends.ops import (
     GetDelete,
     GetMany,
     HashDelete,
+    HashExpire,
     HashGet,
     HashGetAll,
     HashSet,
@@ -46,6 +47,7 @@ from kvmcp.backends.ops import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     Range,
     ReadLog,
     Rename,
@@ -270,7 +272,7 @@ def _claim(op: QueueClaim) -> _Fault:
     return fault or _ttl(op.visibility_ms) or _between(op.count, 1, MAX_CLAIM_COUNT, "count")
 
 
-def _receipt(op: QueueAck | QueueExtend) -> _Fault:
+def _receipt(op: QueueAck | QueueExtend | QueueHolds) -> _Fault:
     return _size(key_bytes(op.receipt), MAX_RECEIPT_BYTES, "receipt")
 
 
@@ -313,6 +315,7 @@ FAULTS: Final[dict[type[Single], Callable[[Any], Failure | None]]] = {
     HashSet: _hash_set,
     HashGet: lambda op: _names(op.fields),
     HashDelete: lambda op: _names(op.fields),
+    HashExpire: lambda op: _names((op.field,)),
     SetAdd: _set_add,
     SetRemove: lambda op: _members(op.members),
     SetContains: lambda op: _members(op.members),
@@ -331,6 +334,7 @@ FAULTS: Final[dict[type[Single], Callable[[Any], Failure | None]]] = {
     ReadLog: _read_log,
     QueueClaim: _claim,
     QueueAck: _receipt,
+    QueueHolds: _receipt,
     QueueExtend: lambda op: _receipt(op) or _ttl(op.visibility_ms),
 }
 """Why an operation would be refused whatever the store holds. Any: a dict cannot say that its key's type is the argument's."""

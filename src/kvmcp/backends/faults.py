@@ -22,7 +22,9 @@ def wrong(message: str) -> Failure:
 
 
 WRONG_TYPE: Final = Failure(
-    Code.WRONG_TYPE, "the key holds another type than this operation works on", retryable=False
+    Code.WRONG_TYPE,
+    "the key holds another type than this operation works on; look at its type first, or use another key",
+    retryable=False,
 )
 NOT_AN_INTEGER: Final = Failure(
     Code.WRONG_TYPE, "the value is not a whole number of 64 bits; nothing can be added to it", retryable=False

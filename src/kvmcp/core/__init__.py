@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kvmcp.core.arguments import SchemaArguments, StructArguments
+    from kvmcp.core.arguments import StructArguments
     from kvmcp.core.catalog import Catalog, Prompt, Resource, ResourceListing, ResourceTemplate, Tool, Watch
     from kvmcp.core.client.connection import ClientConnection
     from kvmcp.core.client.profile import ClientLimits, ClientProfile
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         tool_error,
     )
     from kvmcp.core.request_state import Sealer
+    from kvmcp.core.schema_arguments import SchemaArguments
     from kvmcp.core.service import Service
     from kvmcp.core.session import ServerSession
     from kvmcp.core.subscriptions import ListChanged, Lookout, ResourceUpdated, Watched
@@ -163,7 +164,8 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("SchemaArguments", "StructArguments"), "arguments"),
+    "SchemaArguments": "schema_arguments",
+    "StructArguments": "arguments",
     **dict.fromkeys(
         ("Catalog", "Prompt", "Resource", "ResourceListing", "ResourceTemplate", "Tool", "Watch"), "catalog"
     ),

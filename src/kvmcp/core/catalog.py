@@ -5,16 +5,18 @@ change (the session asks `revision`).
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from kvmcp.core.errors import LocalProtocolError
 from kvmcp.core.mirrors import Mirror, read_mirrors
 from kvmcp.core.plan import Context, Plan
-from kvmcp.core.uritemplate import UriTemplate
 from kvmcp.core.wire.common import Annotations, Icon, PromptArgument, ToolAnnotations
+
+if TYPE_CHECKING:
+    from kvmcp.core.uritemplate import UriTemplate  # loaded by whoever has templates
 
 Feature: TypeAlias = Literal["tools", "resources", "prompts", "completions", "tasks"]
 ListKind: TypeAlias = Literal["tools", "resources", "templates", "prompts"]
@@ -112,7 +114,7 @@ class ResourceTemplate(Struct, frozen=True, kw_only=True):
     whoever changes a resource publishes that (`Server.publish`). Neither may raise.
     """
 
-    uri_template: UriTemplate
+    uri_template: "UriTemplate"
     name: str
     read: Callable[[str, Mapping[str, str], Context], Plan]
     serves: Callable[[Mapping[str, str], Context], bool] | None = None
@@ -160,24 +162,33 @@ LISTING: Final = "."
 """What cursors of a `ResourceListing` begin with, as clients see them; no other cursor does."""
 
 
-class _Shelf(dict[str, tuple[int, ItemT]]):
+class Shelf(dict[str, tuple[int, ItemT]]):
     """Items of one kind by key, each with its number: cursors name numbers, so pages survive changes."""
+
+
+class _Others:
+    """What is offered besides tools."""
+
+    def __init__(self) -> None:
+        self.resources: Shelf[Resource] = Shelf()
+        self.templates: Shelf[ResourceTemplate] = Shelf()
+        self.prompts: Shelf[Prompt] = Shelf()
+        self.listing: ResourceListing | None = None
 
 
 class Catalog:
     """Tools, resources, templates and prompts, in the order in which they were added.
 
     One catalog may serve many sessions. A feature is offered from its first item on, or from the start when
-    named in `features`, so that an empty list that will be filled later is announced.
+    named in `features`, so that an empty list that will be filled later is announced. What is not a tool can be
+    deferred: a server then starts without what many of its clients never look at.
     """
 
     def __init__(self, *items: Item, features: frozenset[Feature] = frozenset()) -> None:
-        self._tools: _Shelf[Tool] = _Shelf()
-        self._resources: _Shelf[Resource] = _Shelf()
-        self._templates: _Shelf[ResourceTemplate] = _Shelf()
-        self._prompts: _Shelf[Prompt] = _Shelf()
-        self.listing: ResourceListing | None = None
-        """At most one; put several together in its function."""
+        self.tools: Shelf[Tool] = Shelf()
+        """By name. Only `add` and `remove` change it."""
+        self._others = _Others()
+        self._deferred: list[Callable[[], Iterable[Item]]] = []
         self._features: set[Feature] = set(features)
         self._mirrors: dict[str, tuple[Mirror, ...]] = {}
         self._numbers = 0
@@ -194,44 +205,70 @@ class Catalog:
         Raises LocalProtocolError where the name or URI is taken or cannot be used, and where a tool's schema
         has an `x-mcp-header` that clients would refuse it for.
         """
-        match item:
-            case Tool():
-                if not TOOL_NAME.match(item.name):
-                    raise LocalProtocolError(
-                        f"tool name {item.name!r}: 1 to 128 of A-Z a-z 0-9 _ . - are allowed"
-                    )
-                mirrors = read_mirrors(item.arguments.schema)
-                kind = self._put("tools", "tools", self._tools, item.name, item)
-                if item.task_support != "forbidden":
-                    self._features.add("tasks")
-                if mirrors:
-                    self._mirrors[item.name] = mirrors
-                return kind
-            case Resource():
-                return self._put("resources", "resources", self._resources, item.uri, item)
-            case ResourceTemplate():
-                return self._put("templates", "resources", self._templates, item.uri_template.text, item)
-            case ResourceListing():
-                return self._set_listing(item)
-            case _:
-                return self._put("prompts", "prompts", self._prompts, item.name, item)
+        if not isinstance(item, Tool):
+            self._make()
+        kind = self._put(item)
+        self.revision[kind] += 1
+        return kind
+
+    def defer(self, features: frozenset[Feature], make: Callable[[], Iterable[Item]]) -> None:
+        """Offer resources, templates or prompts that `make` gives once, when somebody first looks at any of them.
+
+        `features` are theirs, announced from now on. They are in lists where they would be had they been added now,
+        and must be such as `add` takes.
+        """
+        self._features |= features
+        self._deferred.append(make)
 
     def remove(self, item: Item) -> ListKind:
         """Stop offering something. Returns the list that changed. Raises LocalProtocolError if it is not there."""
         match item:
             case Tool(name=key):
                 self._mirrors.pop(key, None)
-                return self._drop("tools", self._tools, key)
+                return self._drop("tools", self.tools, key)
             case Resource(uri=key):
-                return self._drop("resources", self._resources, key)
+                return self._drop("resources", self._made.resources, key)
             case ResourceTemplate(uri_template=template):
-                return self._drop("templates", self._templates, template.text)
+                return self._drop("templates", self._made.templates, template.text)
             case ResourceListing():
                 return self._unset_listing(item)
             case _:
-                return self._drop("prompts", self._prompts, item.name)
+                return self._drop("prompts", self._made.prompts, item.name)
 
-    def _put(self, kind: ListKind, feature: Feature, shelf: _Shelf[ItemT], key: str, item: ItemT) -> ListKind:
+    def _make(self) -> None:
+        """Put what was deferred. Nobody has seen a list without it, so no list has changed."""
+        while self._deferred:
+            for item in self._deferred.pop(0)():
+                self._put(item)
+
+    def _put(self, item: Item) -> ListKind:
+        others = self._others
+        match item:
+            case Tool():
+                return self._put_tool(item)
+            case Resource():
+                return self._shelve("resources", "resources", others.resources, item.uri, item)
+            case ResourceTemplate():
+                return self._shelve("templates", "resources", others.templates, item.uri_template.text, item)
+            case ResourceListing():
+                return self._set_listing(item)
+            case _:
+                return self._shelve("prompts", "prompts", others.prompts, item.name, item)
+
+    def _put_tool(self, tool: Tool) -> ListKind:
+        if not TOOL_NAME.match(tool.name):
+            raise LocalProtocolError(f"tool name {tool.name!r}: 1 to 128 of A-Z a-z 0-9 _ . - are allowed")
+        mirrors = read_mirrors(tool.arguments.schema)
+        kind = self._shelve("tools", "tools", self.tools, tool.name, tool)
+        if tool.task_support != "forbidden":
+            self._features.add("tasks")
+        if mirrors:
+            self._mirrors[tool.name] = mirrors
+        return kind
+
+    def _shelve(
+        self, kind: ListKind, feature: Feature, shelf: Shelf[ItemT], key: str, item: ItemT
+    ) -> ListKind:
         if key in shelf:
             raise LocalProtocolError(f"{kind}: {key!r} is there already")
         self._numbers += 1
@@ -239,37 +276,46 @@ class Catalog:
         self._features.add(feature)
         if isinstance(item, Prompt | ResourceTemplate) and item.complete is not None:
             self._features.add("completions")
-        self.revision[kind] += 1
         return kind
 
-    def _drop(self, kind: ListKind, shelf: _Shelf[ItemT], key: str) -> ListKind:
+    def _drop(self, kind: ListKind, shelf: Shelf[ItemT], key: str) -> ListKind:
         if shelf.pop(key, None) is None:
             raise LocalProtocolError(f"{kind}: {key!r} is not there")
         self.revision[kind] += 1
         return kind
 
     def _set_listing(self, listing: ResourceListing) -> ListKind:
-        if self.listing is not None:
+        if self._others.listing is not None:
             raise LocalProtocolError("resources: there is a listing already")
-        self.listing = listing
+        self._others.listing = listing
         self._features.add("resources")
-        self.revision["resources"] += 1
         return "resources"
 
     def _unset_listing(self, listing: ResourceListing) -> ListKind:
-        if self.listing != listing:
+        if self._made.listing != listing:
             raise LocalProtocolError("resources: this listing is not there")
-        self.listing = None
+        self._made.listing = None
         self.revision["resources"] += 1
         return "resources"
 
     # --- looking at it ---
 
+    @property
+    def _made(self) -> _Others:
+        """What is offered besides tools, with all that was deferred."""
+        self._make()
+        return self._others
+
+    @property
+    def listing(self) -> ResourceListing | None:
+        """At most one; put several together in its function."""
+        return self._made.listing
+
     def offers(self, feature: Feature) -> bool:
         return feature in self._features
 
     def tool(self, name: str) -> Tool | None:
-        entry = self._tools.get(name)
+        entry = self.tools.get(name)
         return entry[1] if entry is not None else None
 
     @property
@@ -282,28 +328,28 @@ class Catalog:
         return self._mirrors.get(name, ())
 
     def prompt(self, name: str) -> Prompt | None:
-        entry = self._prompts.get(name)
+        entry = self._made.prompts.get(name)
         return entry[1] if entry is not None else None
 
     def resource(self, uri: str) -> Resource | None:
-        entry = self._resources.get(uri)
+        entry = self._made.resources.get(uri)
         return entry[1] if entry is not None else None
 
     def template(self, text: str) -> ResourceTemplate | None:
         """The template that is written exactly so."""
-        entry = self._templates.get(text)
+        entry = self._made.templates.get(text)
         return entry[1] if entry is not None else None
 
     def match(self, uri: str) -> tuple[ResourceTemplate, Mapping[str, str]] | None:
         """The first template that `uri` fits, with the values of its variables."""
-        for _, template in self._templates.values():
+        for _, template in self._made.templates.values():
             if (variables := template.uri_template.match(uri)) is not None:
                 return template, variables
         return None
 
     def serving(self, uri: str, context: Context) -> tuple[ResourceTemplate, Mapping[str, str]] | None:
         """As `match`, among the templates that serve this caller."""
-        for _, template in self._templates.values():
+        for _, template in self._made.templates.values():
             variables = template.uri_template.match(uri)
             if variables is not None and (template.serves is None or template.serves(variables, context)):
                 return template, variables
@@ -311,7 +357,7 @@ class Catalog:
 
     def can_watch(self, uri: str, context: Context) -> bool:
         """Whether a caller can be told of changes of a resource."""
-        if uri in self._resources:
+        if uri in self._made.resources:
             return True
         if (found := self.serving(uri, context)) is None:
             return False
@@ -320,7 +366,7 @@ class Catalog:
 
     def watch_of(self, uri: str) -> Watch | None:
         """Where changes of a resource show, for one that somebody may watch; None where they are published."""
-        found = None if uri in self._resources else self.match(uri)
+        found = None if uri in self._made.resources else self.match(uri)
         return None if found is None or found[0].watch is None else found[0].watch(found[1])
 
     def count(self, kind: ListKind) -> int:
@@ -328,11 +374,13 @@ class Catalog:
         return len(self._shelf(kind))
 
     def _shelf(self, kind: ListKind) -> Mapping[str, tuple[int, Listed]]:
+        if kind == "tools":
+            return self.tools
+        made = self._made
         shelves: Mapping[ListKind, Mapping[str, tuple[int, Listed]]] = {
-            "tools": self._tools,
-            "resources": self._resources,
-            "templates": self._templates,
-            "prompts": self._prompts,
+            "resources": made.resources,
+            "templates": made.templates,
+            "prompts": made.prompts,
         }
         return shelves[kind]
 
@@ -341,7 +389,7 @@ class Catalog:
         if self.listing is None:
             return None
         if cursor is None:
-            return None if self._resources else ""
+            return None if self._made.resources else ""
         return cursor.removeprefix(LISTING) if cursor.startswith(LISTING) else None
 
     def page(self, kind: ListKind, cursor: str | None, size: int) -> tuple[list[Listed], str | None] | None:
@@ -349,6 +397,7 @@ class Catalog:
 
         None where the cursor is not one that we gave. What a listing has comes behind, see `listing_cursor`.
         """
+        shelf = self._shelf(kind)
         after = 0
         if cursor is not None:
             if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 18):
@@ -358,7 +407,7 @@ class Catalog:
                 return None
         entries = [
             (number, item)
-            for number, item in self._shelf(kind).values()
+            for number, item in shelf.values()
             if number > after and (not isinstance(item, Tool) or item.listed)
         ]
         chosen = entries[:size]

@@ -11,7 +11,7 @@ place where the eras differ: how a client is asked.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from itertools import islice
 from typing import Final, Protocol, TypeAlias, cast
@@ -33,7 +33,7 @@ from kvmcp.core.commands import (
 )
 from kvmcp.core.deadlines import Deadlines
 from kvmcp.core.errors import INTERNAL_ERROR, LocalProtocolError, RpcError
-from kvmcp.core.jsonrpc import Id
+from kvmcp.core.jsonrpc import Id, decode_envelope
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import (
     Answer,
@@ -90,21 +90,22 @@ class Questions(Struct):
     """Modern: answers that were used, for the request state."""
 
 
-class Exchange(Struct):
+class Exchange(Struct, gc=False):
     """One request: who asked, in which dialect, and where it is."""
 
     id: Id
     method: str
-    params: Raw
+    text: Raw | bytes
+    """Its params (Raw), or the whole message (bytes)."""
     dialect: Dialect
     context: Context
     continuations: tuple[type[Struct], ...] = ()
     notes: tuple[str, ...] = ()
     phase: Phase = Phase.PLANNING
     backend_then: BackendThen | None = None
-    client_then: ClientThen | None = None
     writes: bool = False
     """Whether it has sent operations that may change the store."""
+    client_then: ClientThen | None = None
     ticket: Ticket = 0
     """Of its job or of its wait for the client; 0 while there is neither."""
     job: bool = False
@@ -120,6 +121,11 @@ class Exchange(Struct):
     @property
     def settled(self) -> bool:
         return self.phase is Phase.SETTLED
+
+    @property
+    def params(self) -> Raw:
+        """As they came, for the few that are bound to them: what a client is asked, and tasks."""
+        return decode_envelope(self.text).params if isinstance(self.text, bytes) else self.text
 
 
 class Batch(Struct):
@@ -199,12 +205,12 @@ class Exchanges:
         try:
             plan = handler(*arguments)
         except Exception as error:  # noqa: BLE001  # whatever a handler raises becomes an answer and a report
-            plan = self.failed(exchange, error)
+            plan = self.failed(exchange.method, error)
         self.carry_out(exchange, plan)
 
-    def failed(self, exchange: Exchange, error: Exception) -> Fail:
+    def failed(self, method: str, error: Exception) -> Fail:
         """What a handler has planned that raised: a report for us, an internal error for the peer."""
-        self.commands.append(Report(exchange.method, error))
+        self.commands.append(Report(method, error))
         return Fail(INTERNAL)
 
     def carry_out(self, exchange: Exchange, plan: Plan) -> None:
@@ -359,44 +365,53 @@ class Exchanges:
         self._resume_batch(batch, cast(Sequence[object], outcome))
 
     def _resume_batch(self, batch: Batch, outcome: Sequence[object]) -> None:
-        """Give each exchange its own replies, as far as there is room to render what it answers."""
-        replied, limit = self._replied, self._limits.output_bytes
-        replies = iter(outcome)
-        for exchange, count in zip(batch.exchanges, batch.counts, strict=True):
-            own = (next(replies),) if count == 1 else tuple(islice(replies, count))
-            if replied or self.rendered >= limit:
-                replied.append((exchange, own))
-            elif exchange.phase is not _SETTLED:
-                self._resume_backend(exchange, own)
+        """Give each exchange its own replies."""
+        replies: Iterator[object] = iter(outcome)
+        if batch.size == len(batch.exchanges) and 0 not in batch.counts:
+            shares: Iterable[tuple[object, ...]] = zip(replies)  # One each, as nearly always.
+        else:
+            shares = (tuple(islice(replies, count)) for count in batch.counts)
+        replied = zip(batch.exchanges, shares, strict=True)
+        if self._replied:
+            self._replied.extend(replied)
+        else:
+            self._resume(replied)
 
     def _resume_replied(self) -> None:
-        """Render replies that had to wait, as far as there is room."""
-        while self._replied and self.rendered < self._limits.output_bytes:
-            exchange, replies = self._replied.popleft()
-            if exchange.phase is not _SETTLED:
-                self._resume_backend(exchange, replies)
+        """Go on with replies that had to wait."""
+        replied, self._replied = self._replied, deque()
+        self._resume(iter(replied))
 
-    def _resume_backend(self, exchange: Exchange, replies: tuple[object, ...]) -> None:
-        then = exchange.backend_then
-        assert then is not None, "an exchange that waits for the backend has a continuation"
-        try:
-            plan = then.resume(replies, exchange.context)
-        except Exception as error:  # noqa: BLE001  # as in _run
-            plan = self.failed(exchange, error)
-        if type(plan) is not Answer or exchange.notes or exchange.ticket:
-            self.carry_out(exchange, plan)
-            return
-        # The common end, as `answer` and `settle` do it, without their calls (benchmarks/core.py).
-        try:
-            message = exchange.dialect.render(exchange.id, plan.result)
-        except Exception as error:  # noqa: BLE001  # as in answer
-            self.blame(exchange, error)
-            return
-        exchange.phase = _SETTLED
-        del self.open[exchange.id]
-        self._out.append(message)
-        if len(message) > _LARGE:
-            self.rendered += len(message)
+    def _resume(self, replied: Iterator[tuple[Exchange, tuple[object, ...]]]) -> None:
+        """Go on with each exchange, as far as there is room to render what it answers; the rest waits."""
+        limit, open, out = self._limits.output_bytes, self.open, self._out
+        for exchange, replies in replied:
+            if self.rendered >= limit:
+                self._replied.append((exchange, replies))
+                self._replied.extend(replied)
+                return
+            if exchange.phase is _SETTLED:
+                continue
+            then = exchange.backend_then
+            assert then is not None, "an exchange that waits for the backend has a continuation"
+            try:
+                plan = then.resume(replies, exchange.context)
+            except Exception as error:  # noqa: BLE001  # as in _run
+                plan = self.failed(exchange.method, error)
+            if type(plan) is not Answer or exchange.notes or exchange.ticket:
+                self.carry_out(exchange, plan)
+                continue
+            # The common end, as `answer` and `settle` do it, without their calls (benchmarks/core.py).
+            try:
+                message = exchange.dialect.render(exchange.id, plan.result)
+            except Exception as error:  # noqa: BLE001  # as in answer
+                self.blame(exchange, error)
+                continue
+            exchange.phase = _SETTLED
+            del open[exchange.id]
+            out.append(message)
+            if len(message) > _LARGE:
+                self.rendered += len(message)
 
     def _close_batch(self, ticket: Ticket, batch: Batch) -> None:
         del self._batches[ticket]

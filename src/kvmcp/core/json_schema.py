@@ -8,7 +8,7 @@ mistake and raises.
 from typing import Any, Final, TypeAlias, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from kvmcp.core.errors import LocalProtocolError
 from kvmcp.core.json_text import Kind
@@ -162,8 +162,32 @@ def _bounds(named: Kind, schema: Schema) -> str:
         case "integer" | "number":
             between = _range(schema, "minimum", "maximum", " from {}")
             return between.replace("from at", "of at")
+        case "object":
+            return _range(schema, "minProperties", "maxProperties", " of {} members")
         case _:
             return ""
+
+
+_SIZED: Final[dict[str, tuple[str, str, str]]] = {
+    "string": ("minLength", "maxLength", "characters"),
+    "array": ("minItems", "maxItems", "items"),
+    "object": ("minProperties", "maxProperties", "members"),
+}
+
+
+def size_said(node: object, came: Kind, raw: Raw) -> str:
+    """` of 600 characters` where a schema bounds the size of what came, and nothing else is wrong with its type."""
+    if came != plain_type(node) or came not in _SIZED:
+        return ""
+    least, most, units = _SIZED[came]
+    schema = cast(Schema, node)
+    if least not in schema and most not in schema:
+        return ""
+    # It is of the type that was asked for, so it was read once already: only then its size can be the fault.
+    return f" of {len(_decode_sized(raw))} {units}"
+
+
+_decode_sized: Final = msgspec.json.Decoder(str | list[Raw] | dict[str, Raw]).decode
 
 
 def _range(schema: Schema, least: str, most: str, phrase: str) -> str:

@@ -89,7 +89,7 @@ class Fail(Struct, frozen=True, gc=False):
     error: RpcError
 
 
-class AskBackend(Struct, frozen=True):
+class AskBackend(Struct, frozen=True, gc=False):
     """Run operations (opaque to the engine), then go on."""
 
     ops: tuple[object, ...]

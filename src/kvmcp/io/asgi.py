@@ -15,7 +15,8 @@ import anyio
 from msgspec import Struct
 
 from kvmcp.backends.base import Backend
-from kvmcp.core.http.guard import Guard, Turned
+from kvmcp.core.http.guard import PASSED, Guard, Passed, Turned
+from kvmcp.core.http.heads import Head, Heads
 from kvmcp.core.http.messages import Part, Request, json_response
 from kvmcp.core.http.old_sse import OldSseServer
 from kvmcp.core.http.server import HttpServer
@@ -24,7 +25,7 @@ from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import Event
 from kvmcp.io import health
 from kvmcp.io.driver import Listener
-from kvmcp.io.endpoint import App, Endpoint, Message, Receive, Response, Send
+from kvmcp.io.endpoint import BODY_NOW, App, BodyNow, Endpoint, Message, Receive, Response, Send
 from kvmcp.io.health import Counters, Health, Metrics, Readiness
 
 logger = logging.getLogger("kvmcp.io")
@@ -97,6 +98,7 @@ class HttpApp:
         self._host = host
         self._options = options if options is not None else HttpOptions()
         self._guard = Guard(self._options.bound, self._options.allowed_hosts, self._options.allowed_origins)
+        self._heads = Heads(self._guard)
         self._path = _own_path(self._options)
         self._open: _Open | None = None
         self._is_running = False
@@ -222,21 +224,22 @@ class HttpApp:
                 raise ValueError(f"health and metrics are not served over ASGI's {scope['type']}")
             response = Response(send, scope["method"])
             request = Request(scope["method"], list(scope["headers"]))
-            open = await self._admit(guard, request, response)
+            open = await self._admit(guard.check(request), response)
             if open is not None:
                 await response.write(await self._operator(open, _path(scope), request))
 
         return app
 
     async def _http(self, scope: Message, receive: Receive, response: Response) -> None:
-        request = Request(scope["method"], list(scope["headers"]))
-        open = await self._admit(self._guard, request, response)
+        head, verdict = self._heads.read(scope["method"], scope["headers"])
+        open = self._open
+        if open is None or verdict is not PASSED:
+            open = await self._admit(verdict, response)
         if open is not None:
-            await self._route(open, _path(scope), scope, request, receive, response)
+            await self._route(open, scope, head, receive, response)
 
-    async def _admit(self, guard: Guard, request: Request, response: Response) -> _Open | None:
+    async def _admit(self, verdict: Passed | Turned, response: Response) -> _Open | None:
         """What there is to serve with; None where the request was turned away."""
-        verdict = guard.check(request)
         if isinstance(verdict, Turned):
             await response.write(verdict.parts)
             return None
@@ -249,32 +252,37 @@ class HttpApp:
         return self._open
 
     async def _route(
-        self, open: _Open, path: str, scope: Message, request: Request, receive: Receive, response: Response
+        self, open: _Open, scope: Message, head: Head, receive: Receive, response: Response
     ) -> None:
+        request, path = head.request, scope["path"]
+        if path != self._path or scope.get("root_path"):
+            path = _path(scope)
         if path != self._path and (open.old_sse is None or path not in (SSE_PATH, MESSAGES_PATH)):
             operator = self._options.health and path in health.PATHS
             parts = await self._operator(open, path, request) if operator else health.not_found(path)
             await response.write(parts)
             return
-        open.counters.requests += 1
-        caller, now = self._host.caller(request.headers), anyio.current_time()
+        endpoint, counters = open.endpoint, open.counters
+        counters.requests += 1
+        caller, now = self._host.caller(request.headers), endpoint.clock()
         if isinstance(caller, Turned):
-            open.counters.errors += 1
+            counters.errors += 1
             await response.write(caller.parts)
             return
         if open.old_sse is None or path == self._path:
-            exchange = open.server.open(request, caller, now)
+            exchange = open.server.open_read(head, caller, now)
         elif path == SSE_PATH:
             exchange = open.old_sse.open_stream(request, caller, now, quote(_root(scope)))
         else:
             token = parse_qs(scope["query_string"].decode("latin-1")).get("session", [""])[0]
             exchange = open.old_sse.open_post(request, token, caller, now)
         try:
-            await open.endpoint.serve(exchange, receive, response)
+            await endpoint.serve(exchange, receive, response, scope.get("extensions", _NONE).get(BODY_NOW))
         except Exception:
-            open.counters.errors += 1
+            counters.errors += 1
             raise
-        open.counters.errors += response.status >= 400
+        if response.status >= 400:
+            counters.errors += 1
 
     # --- for operators ---
 
@@ -313,6 +321,8 @@ class HttpApp:
     def _uptime(self, open: _Open) -> float:
         return round(anyio.current_time() - open.counters.started, 3)
 
+
+_NONE: Final[Mapping[str, BodyNow]] = {}
 
 _NOT_RUNNING: Final = "kvmcp was not started: the ASGI server must run its lifespan, or the application around it `app.running()`"
 

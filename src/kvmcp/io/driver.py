@@ -15,7 +15,7 @@ from kvmcp.backends.base import Backend
 from kvmcp.core.commands import Command
 from kvmcp.core.subscriptions import Event
 from kvmcp.io.running import Asker, Runner
-from kvmcp.io.transport import Transport
+from kvmcp.io.transport import PromptTransport, Transport
 
 logger = logging.getLogger("kvmcp.io")
 
@@ -23,6 +23,8 @@ FLUSH_GRACE: Final = 0.5
 """Seconds to write the last answers, after the core has given up what did not finish in its grace."""
 
 _NOTHING: Final = memoryview(b"")
+_GONE: Final = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
+"""What transports raise where the peer is gone."""
 
 
 class Listener(Protocol):
@@ -59,6 +61,7 @@ class Driver:
     ) -> None:
         self._machine = machine
         self._transport = transport
+        self._prompt = transport if isinstance(transport, PromptTransport) else None
         self._backend = backend
         self._shutdown_grace = shutdown_grace
         self._runner: Runner
@@ -76,7 +79,7 @@ class Driver:
         """Serve until the peer has closed its end, or `stop`; returns within the shutdown grace after that."""
         try:
             async with anyio.create_task_group() as tasks:
-                self._runner = Runner(self._machine, self._backend, tasks, self.turn)
+                self._runner = Runner(self._machine, self._backend, tasks, self.turn, self.wake)
                 tasks.start_soon(self._keep_time)
                 tasks.start_soon(self._turn_when_asked)
                 with self._reading:
@@ -86,6 +89,7 @@ class Driver:
                     await self._finished.wait()
                 tasks.cancel_scope.cancel()
         finally:
+            self._runner.close()
             # Also where this was cancelled: what nobody hears of any more is not to be looked after for ever.
             if not self._machine.closed:
                 self._machine.begin_shutdown(anyio.current_time())
@@ -113,6 +117,21 @@ class Driver:
             await self._flush()
             if not machine.wants_turn:
                 break
+        self._look_around()
+
+    def wake(self) -> None:
+        """The two steps for who must not wait; what would have to is left to `_turn_when_asked`."""
+        self._run_commands()
+        if not self._sending:
+            self._flush_now()
+        if self._unsent or self._machine.wants_turn:
+            self._turn_wanted.set()
+        else:
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """After a turn: whether the machine has ended, or wants to hear more."""
+        machine = self._machine
         if machine.closed:
             self._finished.set()
             self._reading.cancel()  # The machine may have ended it, however much the peer has to say.
@@ -155,9 +174,21 @@ class Driver:
             sent = await self._transport.send_some(self._unsent)
             # At once: whoever is cancelled in the next write must not make this one happen twice.
             self._unsent = self._unsent[sent:]
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            logger.debug("the peer is gone: %s", error)
-            self._lose_peer()
+        except _GONE as error:
+            self._lose_peer(error)
+
+    def _flush_now(self) -> None:
+        if self._prompt is None:
+            return
+        while self._has_unsent():
+            try:
+                sent = self._prompt.send_now(self._unsent)
+            except _GONE as error:
+                self._lose_peer(error)
+                return
+            if not sent:
+                return
+            self._unsent = self._unsent[sent:]
 
     def _has_unsent(self) -> bool:
         if not self._unsent:
@@ -166,8 +197,9 @@ class Driver:
             self._unsent = _NOTHING
         return len(self._unsent) > 0
 
-    def _lose_peer(self) -> None:
+    def _lose_peer(self, error: Exception) -> None:
         """Nobody reads our answers any more: no more input either, and what runs is finished unheard."""
+        logger.debug("the peer is gone: %s", error)
         self._peer_gone = True
         self._machine.receive_eof(anyio.current_time())
         self._reading.cancel()
@@ -183,7 +215,7 @@ class Driver:
                 continue
             try:
                 data = await transport.receive()
-            except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            except _GONE as error:
                 logger.debug("reading failed: %s", error)
                 data = b""
             if not data:

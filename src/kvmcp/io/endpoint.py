@@ -7,7 +7,7 @@ call whose client will come back, a task) goes on in the endpoint's own task gro
 import logging
 import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,7 +20,7 @@ from kvmcp.core.http.old_sse import OldSseServer
 from kvmcp.core.http.server import HttpServer
 from kvmcp.core.subscriptions import Event
 from kvmcp.io.replicas import Replicas
-from kvmcp.io.running import Runner, run_alone
+from kvmcp.io.running import Runner, clock_of_loop, run_alone
 
 logger = logging.getLogger("kvmcp.io")
 
@@ -29,6 +29,11 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+BodyNow: TypeAlias = Callable[[], bytes | None]
+
+BODY_NOW: Final = "kvmcp.body_now"
+"""An ASGI extension of the servers that we run: a `BodyNow`, which gives the whole body if it is here already, for
+then there is nothing to wait for, and no deadline to set for it. Asked once, before anything is received."""
 
 
 class Response:
@@ -49,20 +54,19 @@ class Response:
             if self.over:
                 return
             try:
-                await self._write(part)
+                await self._send(self._message(part))
             except OSError as error:
                 logger.debug("the client is gone: %s", error)
                 self.over = True
 
-    async def _write(self, part: Part) -> None:
+    def _message(self, part: Part) -> Message:
         if isinstance(part, ResponseStart):
             self.status = part.status
-            headers = [*part.headers, *self.headers]
-            await self._send({"type": "http.response.start", "status": part.status, "headers": headers})
-        else:
-            self.over = not part.more
-            data = part.data if self._has_body else b""
-            await self._send({"type": "http.response.body", "body": data, "more_body": part.more})
+            headers = [*part.headers, *self.headers] if self.headers else part.headers
+            return {"type": "http.response.start", "status": part.status, "headers": headers}
+        self.over = not part.more
+        data = part.data if self._has_body else b""
+        return {"type": "http.response.body", "body": data, "more_body": part.more}
 
 
 class Endpoint:
@@ -91,10 +95,13 @@ class Endpoint:
         self._drives: dict[HttpExchange, _Drive] = {}
         self._prompt: dict[HttpExchange, anyio.CancelScope] = {}
         """Requests whose body arrives, or that wait for the store in their own task, and the end of that wait."""
+        self._at_store: dict[HttpExchange, Response] = {}
+        """Requests that wait for the store in their own task, and whose wait nothing ends but the store."""
+        self.clock = clock_of_loop()
         self._finished: anyio.Event | None = None
         self.closed = False
         """Whether nothing can be run any more."""
-        self._runner = Runner(server, backend, tasks, self._turn)
+        self._runner = Runner(server, backend, tasks, self._turn, self.settle)
         self._alarm = anyio.CancelScope()
         self._replicas = Replicas(server, backend, self.settle) if replicated else None
 
@@ -134,7 +141,21 @@ class Endpoint:
         for exchange, scope in self._prompt.items():
             deadline = exchange.next_deadline()
             scope.deadline = now if deadline is None else min(deadline, scope.deadline)
+        if self._at_store:
+            self._tasks.start_soon(self._answer_for_store)
         self.settle()
+
+    async def _answer_for_store(self) -> None:
+        """Requests that still wait for the store when their grace is over are answered from here."""
+        while waiting := [exchange for exchange in self._at_store if not exchange.closed]:
+            await anyio.sleep_until(min(map(_deadline, waiting)))
+            for exchange in waiting:
+                response = self._at_store.get(exchange)
+                if response is not None:
+                    exchange.handle_timeout(self.clock())
+                    self._tasks.start_soon(response.write, exchange.take_parts())
+            self.settle()
+            self._note_end()
 
     async def finish(self) -> None:
         """After `stop`: until every request is over, and the other processes were told of that. Bound it."""
@@ -147,8 +168,9 @@ class Endpoint:
     def close(self) -> None:
         """The task group is about to end: whoever is still here must go."""
         self.closed = True
+        self._runner.close()
         for drive in self._drives.values():
-            drive.wake()
+            drive.close()
 
     @property
     def requests(self) -> int:
@@ -181,13 +203,21 @@ class Endpoint:
 
     # --- one request ---
 
-    async def serve(self, exchange: HttpExchange, receive: Receive, response: Response) -> None:
+    async def serve(
+        self, exchange: HttpExchange, receive: Receive, response: Response, body_now: BodyNow | None = None
+    ) -> None:
         """Read the request's body and write its response; returns when that is over, or its client gone."""
+        body = body_now() if body_now is not None and self._store_is_prompt else None
         try:
-            commands = await self._begin(exchange, receive)
+            if body is None:
+                commands = await self._begin(exchange, receive)
+            else:
+                exchange.receive_all(body, self.clock())
+                commands = await self._run_at_store(exchange, response)
             if not commands:
                 parts = exchange.take_parts()
-                self.settle()
+                if not exchange.is_alone:
+                    self.settle()
                 await response.write(parts)
             if not exchange.closed:
                 await self._serve_long(exchange, commands, receive, response)
@@ -197,7 +227,8 @@ class Endpoint:
                 # The requests of other servers, such as uvicorn's, are no tasks of ours: they may outlive us.
                 if not self.closed:
                     self._tasks.start_soon(self._go_on, exchange)
-            self._note_end()
+            if self._finished is not None:
+                self._note_end()
 
     def _note_end(self) -> None:
         if self._finished is not None and not self.requests:
@@ -213,6 +244,18 @@ class Endpoint:
             finally:
                 del self._prompt[exchange]
         exchange.handle_timeout(anyio.current_time())
+        return commands
+
+    async def _run_at_store(self, exchange: HttpExchange, response: Response) -> list[Command]:
+        """As `_run_prompt`, for a request of which no part is to be waited for: without a scope for that."""
+        while commands := exchange.take_commands():
+            if len(commands) > 1 or not isinstance(commands[0], RunBatch):
+                break
+            self._at_store[exchange] = response
+            try:
+                await run_alone(exchange, self._backend, commands[0], self.clock)
+            finally:
+                del self._at_store[exchange]
         return commands
 
     async def _receive_body(self, exchange: HttpExchange, receive: Receive) -> None:
@@ -283,11 +326,16 @@ class _Drive:
     ) -> None:
         self._endpoint = endpoint
         self._exchange = exchange
-        self._runner = Runner(exchange, backend, tasks, self._turn)
+        self._runner = Runner(exchange, backend, tasks, self._turn, self.wake)
         self._woken = anyio.Event()
 
     def wake(self) -> None:
         self._woken.set()
+
+    def close(self) -> None:
+        """The task group is about to end."""
+        self._runner.close()
+        self.wake()
 
     async def _turn(self) -> None:
         self._woken.set()

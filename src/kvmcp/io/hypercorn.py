@@ -30,7 +30,7 @@ from hypercorn.typing import ConnectionState
 from msgspec import Struct
 
 from kvmcp.core.errors import clip
-from kvmcp.io.endpoint import App, Message
+from kvmcp.io.endpoint import BODY_NOW, App, Message
 from kvmcp.io.listening import Acceptor, Listener, ListenLimits, Peer
 from kvmcp.io.transport import Transport
 
@@ -146,7 +146,8 @@ class _Inbox:
 
     def __init__(self, on_reset: Callable[[], None]) -> None:
         self._messages: deque[Message] = deque()
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
+        """There while somebody waits."""
         self._on_reset = on_reset
         self.answered = False
         """Whether the response is complete."""
@@ -165,7 +166,17 @@ class _Inbox:
             while len(self._messages) >= UNREAD_PARTS and not self.closed:
                 await self._change()
         self._messages.append(message)
-        self._changed.set()
+        self._note_change()
+
+    def body_now(self) -> bytes | None:
+        """All of the body, if it is here and nothing has gone wrong with the request."""
+        messages = self._messages
+        if not self.complete or any(message["type"] != "http.request" for message in messages):
+            return None
+        body = b"".join([message["body"] for message in messages])
+        messages.clear()
+        self._note_change()
+        return body
 
     async def get(self) -> Message:
         while not self._messages:
@@ -173,17 +184,23 @@ class _Inbox:
         message = self._messages[0]
         if not message["type"].endswith("disconnect"):  # Whoever asks again is told again.
             self._messages.popleft()
-            self._changed.set()
+            self._note_change()
         return message
 
     def close(self) -> None:
         """The application has finished: nobody will take anything."""
         self.closed = True
         self._messages.clear()
-        self._changed.set()
+        self._note_change()
+
+    def _note_change(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def _change(self) -> None:
-        self._changed = anyio.Event()
+        if self._changed is None:
+            self._changed = anyio.Event()
         await self._changed.wait()
 
 
@@ -226,6 +243,7 @@ class _Tasks:
             if _is_ambiguous(scope):
                 await _refuse(answer)
             else:
+                scope["extensions"][BODY_NOW] = inbox.body_now
                 await self._app(scope, inbox.get, answer)
         except _Unsendable as error:
             logger.warning("a response could not be sent: %s", _first(error.__cause__ or error))

@@ -6,6 +6,7 @@ and has one `Runner`. After anything that happened outside an input, `Runner` as
 
 import logging
 import math
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol, cast
@@ -40,6 +41,15 @@ JOINED_OPS: Final = 256
 """Operations that go to a busy store together: bounds what their replies can weigh."""
 
 
+def clock_of_loop() -> Callable[[], float]:
+    """`anyio.current_time` of the running event loop, which need not be looked up at each call."""
+    asyncio = sys.modules.get("asyncio")  # 12 ms to a program on trio
+    if asyncio is not None and anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+        time: Callable[[], float] = asyncio.get_running_loop().time
+        return time
+    return anyio.current_time
+
+
 class Asker(Protocol):
     """A machine of the core that gives commands and is told how they ended."""
 
@@ -48,25 +58,44 @@ class Asker(Protocol):
 
 
 class Runner:
-    """Runs the commands of one machine. `turn` is its owner's: run new commands, write what there is to write."""
+    """Runs the commands of one machine, and asks its owner to go on: to run new commands, to write what there is.
+
+    `turn` goes on before it returns; `wake` neither waits nor raises, and is called in whichever task of the store
+    has replies.
+    """
 
     def __init__(
-        self, machine: Asker, backend: Backend, tasks: TaskGroup, turn: Callable[[], Awaitable[None]]
+        self,
+        machine: Asker,
+        backend: Backend,
+        tasks: TaskGroup,
+        turn: Callable[[], Awaitable[None]],
+        wake: Callable[[], None],
     ) -> None:
         self._machine = machine
         self._backend = backend
         self._tasks = tasks
         self._turn = turn
+        self._wake = wake
         self._batches: deque[RunBatch] = deque()
-        self._batch_waits: anyio.Event | None = None
+        self._under_way: list[RunBatch] = []
+        self._for_task: list[RunBatch] = []
+        self._executes: anyio.Event | None = None
+        self._is_beginning = False
         self._jobs: dict[Ticket, tuple[anyio.CancelScope, Work]] = {}
         self._ended = False
+        self._closed = False
 
     def end(self) -> None:
         """No more commands come: what runs is finished, and then no task is left."""
         self._ended = True
-        if self._batch_waits is not None:
-            self._batch_waits.set()
+        if self._executes is not None:
+            self._executes.set()
+
+    def close(self) -> None:
+        """The task group is over: what waits is not begun any more, and nobody is woken."""
+        self._closed = True
+        self._batches.clear()
 
     def run(self, commands: Iterable[Command]) -> None:
         """Begin each of them; what can be done without waiting is done and completed on return."""
@@ -92,70 +121,92 @@ class Runner:
     # --- the backend ---
 
     def _run_batch(self, command: RunBatch) -> None:
-        """Most batches end here, without waiting; the others go to `_run_batches`, in order."""
-        if not self._batches:
-            try:
-                replies = self._backend.execute_now(cast(Ops, command.ops))
-                if replies is not None:
-                    _check_replies(command.ops, replies)
-            except Exception as error:  # noqa: BLE001  # the contract forbids it; a client must not pay for it
-                _fail_batch(self._machine, command, error)
-                return
-            if replies is not None:
-                self._machine.complete(command.ticket, replies, anyio.current_time())
-                return
+        """Most batches end here, without waiting; others wait in line, so that one client's writes keep their order."""
         self._batches.append(command)
-        if self._batch_waits is None:
-            self._batch_waits = anyio.Event()
-            self._tasks.start_soon(self._run_batches)
-        else:
-            self._batch_waits.set()
+        if not self._is_beginning:
+            self._begin_batches()
 
-    async def _run_batches(self) -> None:
-        """Batches that wait for the store, first in first out, so that one client's writes keep their order.
-
-        Started by the first that waits: most HTTP exchanges have none, most connections have many.
-        """
-        while True:
-            while self._batches:
-                await self._run_waiting_batches(self._next_batches())
-            if self._ended:
-                return
-            self._batch_waits = anyio.Event()
-            await self._batch_waits.wait()
+    def _begin_batches(self) -> None:
+        """What waits goes to the store, which has one batch at a time."""
+        self._is_beginning = True
+        while self._batches and not self._under_way:
+            self._begin(self._next_batches())
+        self._is_beginning = False
 
     def _next_batches(self) -> list[RunBatch]:
         """The oldest that wait, at least one, joined up to `JOINED_OPS`."""
-        joined: list[RunBatch] = []
-        size = 0
-        for command in self._batches:
-            size += len(command.ops)
-            if joined and size > JOINED_OPS:
-                break
-            joined.append(command)
+        joined = [self._batches.popleft()]
+        size = len(joined[0].ops)
+        while self._batches and (size := size + len(self._batches[0].ops)) <= JOINED_OPS:
+            joined.append(self._batches.popleft())
         return joined
 
-    async def _run_waiting_batches(self, commands: list[RunBatch]) -> None:
-        """All that waited while the store was busy goes as one batch. It leaves the queue when it is done."""
-        ops = [op for command in commands for op in command.ops]
+    def _begin(self, commands: list[RunBatch]) -> None:
+        self._under_way = commands
         try:
-            replies = await self._backend.execute(cast(Ops, ops))
-            _check_replies(ops, replies)
-        except Exception as error:  # noqa: BLE001  # as in _run_batch
-            for command in commands:
-                self._batches.popleft()
-                _fail_batch(self._machine, command, error)
+            if self._backend.execute_soon(_joined(commands), self._receive):
+                return
+        except Exception as error:  # noqa: BLE001  # the contract forbids it; a client must not pay for it
+            self._under_way = []
+            self._fail(commands, error)
+            return
+        self._for_task = commands
+        if self._executes is None:
+            self._executes = anyio.Event()
+            self._tasks.start_soon(self._execute)
         else:
-            self._complete_batches(commands, replies)
-        await self._turn()
+            self._executes.set()
 
-    def _complete_batches(self, commands: list[RunBatch], replies: Replies) -> None:
-        now, start = anyio.current_time(), 0
+    async def _execute(self) -> None:
+        """Batches that the store wants a task for. Started by the first of them: most machines have none."""
+        while True:
+            while commands := self._for_task:
+                self._for_task = []
+                try:
+                    replies = await self._backend.execute(_joined(commands))
+                except Exception as error:  # noqa: BLE001  # as in _begin
+                    self._under_way = []
+                    self._fail(commands, error)
+                    self._go_on()
+                else:
+                    self._receive(replies)
+            if self._ended:
+                return
+            self._executes = anyio.Event()
+            await self._executes.wait()
+
+    def _receive(self, replies: Replies) -> None:
+        """The replies to what was under way."""
+        commands, self._under_way = self._under_way, []
+        try:
+            self._complete(commands, replies)
+            if not self._is_beginning:
+                self._go_on()
+        except Exception:  # The task of the store is not to pay for a fault of ours.
+            logger.exception("a batch could not be completed")
+
+    def _complete(self, commands: list[RunBatch], replies: Replies) -> None:
+        if fault := _count_fault(replies, sum([len(command.ops) for command in commands])):
+            self._fail(commands, fault)
+            return
+        now = anyio.current_time()
+        if len(commands) == 1:
+            self._machine.complete(commands[0].ticket, replies, now)
+            return
+        start = 0
         for command in commands:
-            self._batches.popleft()
             end = start + len(command.ops)
             self._machine.complete(command.ticket, replies[start:end], now)
             start = end
+
+    def _fail(self, commands: list[RunBatch], error: Exception) -> None:
+        for command in commands:
+            _fail_batch(self._machine, command, error)
+
+    def _go_on(self) -> None:
+        if not self._closed:
+            self._begin_batches()
+            self._wake()
 
     # --- jobs ---
 
@@ -196,28 +247,36 @@ class Runner:
             return WorkFailed(INTERNAL)
 
 
-async def run_alone(machine: Asker, backend: Backend, command: RunBatch) -> None:
+async def run_alone(
+    machine: Asker, backend: Backend, command: RunBatch, clock: Callable[[], float] = anyio.current_time
+) -> None:
     """Run a batch in the caller's own task, for a machine that has nothing else to do meanwhile."""
     try:
-        replies = backend.execute_now(cast(Ops, command.ops))
-        if replies is None:
-            replies = await backend.execute(cast(Ops, command.ops))
-        _check_replies(command.ops, replies)
-    except Exception as error:  # noqa: BLE001  # as in `Runner._run_batch`
+        replies = await backend.execute(cast(Ops, command.ops))
+        if fault := _count_fault(replies, len(command.ops)):
+            raise fault
+    except Exception as error:  # noqa: BLE001  # as in `Runner._begin`
         _fail_batch(machine, command, error)
     except anyio.get_cancelled_exc_class():
         # Nobody knows what became of it; and who goes on with the machine must not wait for it.
         machine.complete(command.ticket, BatchFailed(), anyio.current_time())
         raise
     else:
-        machine.complete(command.ticket, replies, anyio.current_time())
+        machine.complete(command.ticket, replies, clock())
+
+
+def _joined(commands: Sequence[RunBatch]) -> Ops:
+    if len(commands) == 1:
+        return cast(Ops, commands[0].ops)
+    return cast(Ops, [op for command in commands for op in command.ops])
+
+
+def _count_fault(replies: Sequence[object], ops: int) -> TypeError | None:
+    if len(replies) == ops:
+        return None
+    return TypeError(f"the backend gave {len(replies)} replies to {ops} operations")
 
 
 def _fail_batch(machine: Asker, command: RunBatch, error: Exception) -> None:
     logger.error("the backend raised, which is a bug in it", exc_info=error)
     machine.complete(command.ticket, BatchFailed(), anyio.current_time())
-
-
-def _check_replies(ops: Sequence[object], replies: Sequence[object]) -> None:
-    if len(replies) != len(ops):
-        raise TypeError(f"the backend gave {len(replies)} replies to {len(ops)} operations")

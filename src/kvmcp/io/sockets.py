@@ -67,11 +67,16 @@ class PlainTransport:
 
     async def send_some(self, data: bytes | memoryview) -> int:
         """As `kvmcp.io.transport.Transport` has it. Raises OSError, also where the peer takes nothing for `STALL`."""
-        while True:
-            try:
-                return self.socket.send(data)
-            except BlockingIOError:
-                await self.writable()
+        while not (written := self.send_now(data)):
+            await self.writable()
+        return written
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """As `kvmcp.io.transport.PromptTransport` has it."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
 
     async def writable(self) -> None:
         """Until the peer has taken something. Raises OSError where it does not."""

@@ -3,12 +3,14 @@
 Nothing but messages may reach standard output ("MUST NOT write anything that is not a valid MCP message"), so
 the driver keeps private copies of descriptors 0 and 1 and gives the rest of the process the null device and
 standard error in their place. The inherited descriptors may be shared with other processes: O_NONBLOCK, a flag
-of the open file, is never set on them. Instead each is asked first whether it is ready: then reading does not
-block, nor does writing up to PIPE_BUF bytes.
+of the open file, is never set on them. A pipe to write to is opened once more, where the system allows that, and the
+flag set there. Otherwise descriptors are asked first whether they are ready: then reading does not block, nor does
+writing up to PIPE_BUF bytes.
 """
 
 import os
 import select
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
@@ -23,11 +25,15 @@ _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 class StdioTransport:
-    """A pair of descriptors: pipes, sockets, terminals or files. Made by `claim_stdio`, or from any two."""
+    """A pair of descriptors: pipes, sockets, terminals or files. Made by `claim_stdio`, or from any two.
 
-    def __init__(self, reader: int, writer: int) -> None:
+    `nonblocking` says that O_NONBLOCK is set for `writer`.
+    """
+
+    def __init__(self, reader: int, writer: int, *, nonblocking: bool = False) -> None:
         self._reader = reader
         self._writer = writer
+        self._nonblocking = nonblocking
         self._readable = _poll(reader, select.POLLIN)
         self._writable = _poll(writer, select.POLLOUT)
 
@@ -44,23 +50,42 @@ class StdioTransport:
                 continue
 
     async def send_some(self, data: bytes | memoryview) -> int:
-        """Write a beginning of `data`, in pieces that do not block once the descriptor is ready."""
+        while not (written := self.send_now(data)):
+            await anyio.wait_writable(self._writer)
+        return written
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """As `kvmcp.io.transport.PromptTransport` has it."""
+        if self._nonblocking:
+            try:
+                return os.write(self._writer, data)
+            except BlockingIOError:
+                return 0
+        return self._send_pieces(data)
+
+    def _send_pieces(self, data: bytes | memoryview) -> int:
+        """Pieces that do not block where the descriptor is ready."""
         written = 0
         with memoryview(data) as view:
-            while written < len(view):
-                if not self._writable.poll(0):
-                    if written:
-                        break
-                    await anyio.wait_writable(self._writer)
+            while written < len(view) and self._writable.poll(0):
                 try:
                     written += os.write(self._writer, view[written : written + select.PIPE_BUF])
-                except (
-                    BlockingIOError
-                ):  # The parent has set O_NONBLOCK, and what is free is less than a piece.
-                    if written:
-                        break
-                    await anyio.wait_writable(self._writer)
+                except BlockingIOError:  # The parent has set O_NONBLOCK, and less than a piece is free.
+                    break
         return written
+
+
+def _reopened(pipe: int) -> int | None:
+    """Another open file of the pipe's writing end, without waits: ours alone, as its flags are. Linux has it.
+
+    None for what is no pipe, for a pipe of another user, and on other systems.
+    """
+    if not stat.S_ISFIFO(os.fstat(pipe).st_mode):
+        return None
+    try:
+        return os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def _poll(descriptor: int, events: int) -> select.poll:
@@ -89,13 +114,14 @@ def claim_stdio() -> Generator[StdioTransport]:
     Until then a stray `print` goes to standard error, and a child process reads an empty input.
     """
     reader, writer = os.dup(_STDIN), os.dup(_STDOUT)
-    null = os.open(os.devnull, os.O_RDONLY)
+    null, own = os.open(os.devnull, os.O_RDONLY), _reopened(writer)
     try:
         os.dup2(null, _STDIN)
         os.dup2(_STDERR, _STDOUT)
-        yield StdioTransport(reader, writer)
+        yield StdioTransport(reader, writer if own is None else own, nonblocking=own is not None)
     finally:
         os.dup2(reader, _STDIN)
         os.dup2(writer, _STDOUT)
-        for descriptor in (reader, writer, null):
-            os.close(descriptor)
+        for descriptor in (reader, writer, null, own):
+            if descriptor is not None:
+                os.close(descriptor)

@@ -1,6 +1,6 @@
 """What a driver needs of a transport."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Transport(Protocol):
@@ -16,4 +16,13 @@ class Transport(Protocol):
         Waits while the peer does not read; if it is cancelled, nothing was written. So whoever is cancelled in
         a write leaves no half of a message behind. Raises OSError where the peer is gone.
         """
+        ...
+
+
+@runtime_checkable
+class PromptTransport(Transport, Protocol):
+    """A transport that can be written to without waiting, as pipes and sockets can."""
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """Write a beginning of `data`, 0 bytes where the peer takes none now. Raises OSError where it is gone."""
         ...

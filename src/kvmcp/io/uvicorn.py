@@ -7,14 +7,15 @@ connect.
 import asyncio
 import logging
 import ssl
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import uvicorn
 from uvicorn.config import Config
 
-from kvmcp.io.endpoint import App
+from kvmcp.io.endpoint import BODY_NOW, App, Message, Receive, Send
 from kvmcp.io.listening import BACKLOG, Listener
 
 IDLE_TIMEOUT: Final = 75
@@ -31,7 +32,8 @@ class UvicornServer:
     ) -> None:
         self._listeners = listeners
         config = Config(
-            app,
+            _with_bodies(app),
+            interface="asgi3",
             lifespan="off",  # whoever runs us holds `HttpApp.running`
             loop="none",
             log_config=None,
@@ -61,6 +63,25 @@ class UvicornServer:
 
     def stop(self) -> None:
         self._server.should_exit = True
+
+
+def _with_bodies(app: App) -> App:
+    """`app`, told what uvicorn has read of a request's body when it calls: mostly all of it (`BODY_NOW`)."""
+
+    def call(scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
+        scope["extensions"] = {BODY_NOW: partial(_body_now, receive)}
+        return app(scope, receive, send)
+
+    return call
+
+
+def _body_now(receive: Receive) -> bytes | None:
+    """The body if it is complete. Reads what uvicorn does not promise: without it the body is received as usual."""
+    request = getattr(receive, "__self__", None)
+    body = getattr(request, "body", None)
+    if getattr(request, "more_body", True) or getattr(request, "disconnected", True):
+        return None
+    return bytes(body) if isinstance(body, bytes | bytearray) else None
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -29,7 +29,8 @@ from kvmcp.core.wire.common import ResourceLink
 from kvmcp.tools.answers import Fault, Rendered, Shown, answer, encode, failed, of_type
 from kvmcp.tools.definition import ADD, READ, Call, DryRun, Reader, Row, Step, tool
 from kvmcp.tools.keys import bad, key_fault, keys_fault, stored_value
-from kvmcp.tools.room import FRAME, chars, link
+from kvmcp.tools.room import FRAME, chars
+from kvmcp.tools.uris import CHANNEL, link
 
 MAX_CHANNELS: Final = 16
 """Channels of one redis_subscribe: each is one operation, and one number in the cursor."""
@@ -227,7 +228,7 @@ class Delivery:
             return received
         problem = f"a message of {chars(message)} characters is left out, for it is too long for one result"
         if len(self.links) < MAX_LINKS:
-            self.links.append(link(self._context, "channels", channel))
+            self.links.append(link(CHANNEL, self._context, name=channel))
             problem += "; the resource of the channel has it"
         return ReceivedMessage(channel, id, truncated=problem)
 

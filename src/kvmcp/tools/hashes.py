@@ -11,8 +11,9 @@ from kvmcp.tools.answers import Fault, Rendered, Shown, encode, of_type
 from kvmcp.tools.definition import OVERWRITE, READ, Call, DryRun, Reader, Row, Step, tool
 from kvmcp.tools.keys import Detail, Field, Key, Value, field_fault, key_fault, stored_value
 from kvmcp.tools.keyspace import KeyArguments
-from kvmcp.tools.room import FRAME, Truncated, chars, fits, link, members_that_fit, named
+from kvmcp.tools.room import FRAME, Truncated, chars, fits, members_that_fit, named
 from kvmcp.tools.strings import seconds_left
+from kvmcp.tools.uris import KEY, link
 
 # --- redis_hset ---
 
@@ -84,7 +85,7 @@ class FieldReader(Reader, frozen=True):
             f"the value of {chars(value)} characters is left out, for it is too long for one result; the resource "
             "linked here is the whole hash"
         )
-        return Shown(HgetResult(True, truncated=problem), (link(context, "keys", self.key),))
+        return Shown(HgetResult(True, truncated=problem), (link(KEY, context, key=self.key),))
 
 
 def step_hget(arguments: HgetArguments, call: Call) -> Step | Fault:
@@ -130,7 +131,7 @@ class FieldsReader(Reader, frozen=True):
             f"{named(missing)}; read them with redis_hget, or the resource linked here"
         )
         json = b'{"fields":%b%b,"truncated":%b}' % (object_of(kept.items()), more, encode(problem))
-        return Shown(json, (link(context, "keys", self.key),))
+        return Shown(json, (link(KEY, context, key=self.key),))
 
 
 def step_hgetall(arguments: HgetallArguments, call: Call) -> Step | Fault:

@@ -49,8 +49,9 @@ from kvmcp.tools.json_paths import (
 )
 from kvmcp.tools.keys import Key, bad, key_fault, stored_value
 from kvmcp.tools.merge_patch import merge_patch
-from kvmcp.tools.room import Truncated, chars, fits, link, named
+from kvmcp.tools.room import Truncated, chars, fits, named
 from kvmcp.tools.strings import Etag
+from kvmcp.tools.uris import KEY, link
 
 MAX_TRIES: Final = 16
 """Times that redis_json_merge reads and writes: each time but the last somebody else was faster, and has changed
@@ -111,7 +112,7 @@ class PlaceReader(Reader, frozen=True):
             f"{outline(place.value)}; read parts of it by longer paths, or the resource linked here"
         )
         return Shown(
-            JsonGetResult(True, etag=etag, truncated=problem), (link(context, "keys", self.key, size),)
+            JsonGetResult(True, etag=etag, truncated=problem), (link(KEY, context, key=self.key, size=size),)
         )
 
 

@@ -276,7 +276,8 @@ def _namespace(context: Context) -> Namespace:
 def plan_keys(arguments: ListArguments, call: Call) -> Plan:
     if (fault := pattern_fault(arguments.pattern)) is not None:
         return failed(fault)
-    cursor = "" if arguments.cursor is UNSET else arguments.cursor
+    # "0" is how a scan of Redis begins, as many a model knows.
+    cursor = "" if arguments.cursor in (UNSET, "0") else arguments.cursor
     detailed = arguments.detail == "detailed"
     then = CollectNames(arguments.pattern, arguments.count, call.room, detailed, cursor=cursor)
     return then.ask(call.context, arguments.count)

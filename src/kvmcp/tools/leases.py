@@ -174,12 +174,17 @@ class Try(Struct, frozen=True):
         if not isinstance(taken, Unmet):
             done = cast(tuple[Reply, ...], of_type(taken, tuple))
             return answer(self.step.outcome(done, context, 0), dry=self.dry)
-        return answer(_held_by(owner, ttl), dry=self.dry) if late else None
+        return answer(_held_by(owner, ttl, self.keys.owner), dry=self.dry) if late else None
 
 
-def _held_by(owner: Reply, ttl: Reply) -> Rendered:
-    """Who else has it. The answers are of a moment later, when it may have ended; a failure leaves it unsaid."""
+def _held_by(owner: Reply, ttl: Reply, asks: bytes) -> Rendered:
+    """Who has it. The answers are of a moment later, when it may have ended; a failure leaves it unsaid."""
     note = "note: somebody else holds the lease; do nothing that it protects."
+    if owner == asks:  # Or another one of that name: the number tells them apart.
+        note = (
+            "note: this owner has taken the lease already; go on with lease_renew and the fencing_token that was "
+            "given then; without it wait until the lease ends."
+        )
     if not isinstance(owner, bytes) or not isinstance(ttl, TtlReply):
         return Shown(AcquireResult(False), notes=(note,))
     return Shown(

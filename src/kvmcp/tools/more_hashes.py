@@ -12,7 +12,8 @@ from kvmcp.tools.counting import Counted, Told
 from kvmcp.tools.definition import OVERWRITE, READ, Call, DryRun, Reader, Row, Step, tool
 from kvmcp.tools.hashes import object_of
 from kvmcp.tools.keys import Key, field_fault, key_fault, stored_value
-from kvmcp.tools.room import FRAME, Truncated, how_many_fit, link, members_that_fit, named
+from kvmcp.tools.room import FRAME, Truncated, how_many_fit, members_that_fit, named
+from kvmcp.tools.uris import KEY, link
 
 Fields: TypeAlias = Annotated[
     tuple[Annotated[str, Meta(max_length=MAX_FIELD_BYTES)], ...],
@@ -67,7 +68,7 @@ class SomeFieldsReader(Reader, frozen=True):
             problem.append(f"{len(missing) - len(shown)} missing fields are not named; ask for fewer at once")
         more = b',"truncated":%b' % encode("; ".join(problem)) if problem else b""
         json = b'{"fields":%b,"missing":%b%b}' % (object_of(kept.items()), encode(shown), more)
-        return Shown(json, (link(context, "keys", self.key),)) if left_out else json
+        return Shown(json, (link(KEY, context, key=self.key),)) if left_out else json
 
 
 def step_hmget(arguments: HmgetArguments, call: Call) -> Step | Fault:

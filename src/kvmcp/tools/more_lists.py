@@ -35,8 +35,9 @@ from kvmcp.tools.definition import READ, TAKE, Call, DryRun, Reader, Row, Step, 
 from kvmcp.tools.keys import Detail, Key, Value, key_fault, stored_value
 from kvmcp.tools.keyspace import KeyArguments
 from kvmcp.tools.lists import LengthResult, PopArguments, PoppedReader
-from kvmcp.tools.room import FRAME, Truncated, chars, how_many_fit, link
+from kvmcp.tools.room import FRAME, Truncated, chars, how_many_fit
 from kvmcp.tools.strings import seconds_left
+from kvmcp.tools.uris import KEY, link
 
 DRY_PAGES: Final = 10
 """Times `MAX_ITEMS` elements that a dry run of redis_lrem looks at; it reads what the real one only compares."""
@@ -175,7 +176,7 @@ class RangeReader(Reader, frozen=True):
             "the resource linked here"
         )
         next_start = first + 1 if elements.size > 1 else UNSET
-        return Shown(LrangeResult((), length, next_start, ttl, problem), (link(context, "keys", self.key),))
+        return Shown(LrangeResult((), length, next_start, ttl, problem), (link(KEY, context, key=self.key),))
 
 
 def step_lrange(arguments: LrangeArguments, call: Call) -> Step | Fault:

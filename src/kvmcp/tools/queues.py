@@ -24,6 +24,7 @@ from kvmcp.backends.ops import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     Range,
     Reply,
     SizeOf,
@@ -105,7 +106,7 @@ class ClaimedReader(Reader, frozen=True):
         if isinstance(reply, Elements):
             fit = how_many_fit(reply.values, room - FRAME)
             items = tuple(ClaimedItem(value=Raw(value)) for value in reply.values[:fit])
-            return self.result(items, replies)
+            return self.result(items, replies, back=-len(items))
         return self.result(tuple(map(item_of, claims_of(reply))), replies)
 
     def result(
@@ -115,7 +116,7 @@ class ClaimedReader(Reader, frozen=True):
         truncated: Truncated = UNSET,
         back: int = 0,
     ) -> ClaimResult:
-        """`back`: how many of those that were claimed go back."""
+        """`back`: how many of those that were claimed go back; negative, how many would be claimed."""
         open_claims = 0 if replies[2] is None else of_type(replies[2], int)
         return ClaimResult(items, of_type(replies[1], int) + back, open_claims - back, truncated)
 
@@ -271,23 +272,13 @@ class ExtendResult(Struct, frozen=True):
     ]
 
 
-class AnyClaim(Reader, frozen=True):
-    """For dry runs: whether the queue has open claims at all. Receipts are only looked at when they are used."""
-
-    acknowledge: bool
-
-    def read(self, replies: Sequence[Reply], context: Context, room: int) -> Rendered:
-        there = replies[0] is not None
-        return AckResult(there) if self.acknowledge else ExtendResult(there)
-
-
 def step_ack(arguments: AckArguments, call: Call) -> Step | Fault:
     fault = key_fault(arguments.queue) or text_fault("`receipt`", arguments.receipt, MAX_RECEIPT_BYTES)
     if fault is not None:
         return fault
     queue = call.namespace.key(arguments.queue)
     if arguments.dry_run:
-        return Step((SizeOf(beside(queue, SUFFIX_CLAIMS)),), AnyClaim(True))
+        return Step((QueueHolds(queue, arguments.receipt),), Flagged(AckResult))
     return Step((QueueAck(queue, arguments.receipt),), Flagged(AckResult))
 
 
@@ -297,7 +288,7 @@ def step_extend(arguments: ExtendArguments, call: Call) -> Step | Fault:
         return fault
     queue = call.namespace.key(arguments.queue)
     if arguments.dry_run:
-        return Step((SizeOf(beside(queue, SUFFIX_CLAIMS)),), AnyClaim(False))
+        return Step((QueueHolds(queue, arguments.receipt),), Flagged(ExtendResult))
     return Step((QueueExtend(queue, arguments.receipt, arguments.visibility * 1000),), Flagged(ExtendResult))
 
 

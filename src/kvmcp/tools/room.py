@@ -6,13 +6,9 @@ out whole values, say what is missing and how to go on. Sizes are characters of 
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Final, TypeAlias
-from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta, UnsetType
-
-from kvmcp.core.plan import Context
-from kvmcp.core.wire.common import ResourceLink
 
 MAX_RESULT_CHARS: Final = 25_000
 """Characters of one result, its text and its structured content together. Hosts warn at about twice as many, and cut."""
@@ -80,10 +76,3 @@ def named(names: Sequence[str], room: int = 300) -> str:
     if shown == len(names):
         return listed
     return f"{listed} and {len(names) - shown} more" if shown else f"{len(names)} with long names"
-
-
-def link(context: Context, kind: str, name: str, size: int | None = None) -> ResourceLink:
-    """Where a value is to be read that is too long for a result. `kind` is `keys`, `sessions` or `channels`."""
-    uri = f"kv://{context.caller.namespace}/{kind}/{quote(name, safe='')}"
-    found = ResourceLink(uri, name, mime_type="application/json")
-    return found if size is None else msgspec.structs.replace(found, size=size)

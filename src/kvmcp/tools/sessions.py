@@ -6,7 +6,7 @@ has names that no field of the data can have.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Final, TypeAlias, cast
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -19,20 +19,18 @@ from kvmcp.backends.ops import (
     Delete,
     Exists,
     Expire,
-    Failure,
-    HashGet,
+    HashExpire,
     HashGetAll,
     HashSet,
     KeyExists,
     KeyIs,
     NsKey,
     Reply,
-    Single,
     Ttl,
     TtlReply,
     Unmet,
 )
-from kvmcp.core.plan import AskBackend, Context, Plan
+from kvmcp.core.plan import Context
 from kvmcp.tools.answers import (
     CONFLICT,
     SESSION_NOT_FOUND,
@@ -40,18 +38,16 @@ from kvmcp.tools.answers import (
     Fault,
     Rendered,
     Shown,
-    answer,
     encode,
-    failed,
     of_type,
-    only_reply,
 )
-from kvmcp.tools.definition import CREATE, OVERWRITE, READ, Call, DryRun, Reader, Row, Step, ask, tool
+from kvmcp.tools.definition import CREATE, OVERWRITE, READ, Call, DryRun, Reader, Row, Step, tool
 from kvmcp.tools.hashes import members_of, object_of
-from kvmcp.tools.keys import Detail, Seconds, bad, key_fault, stored_value, text_fault
+from kvmcp.tools.keys import Detail, Seconds, key_fault, stored_value, text_fault
 from kvmcp.tools.keyspace import GoneReader, GoneResult
-from kvmcp.tools.room import FRAME, Truncated, fits, link, members_that_fit, named
+from kvmcp.tools.room import FRAME, Truncated, fits, members_that_fit, named
 from kvmcp.tools.strings import seconds_left
+from kvmcp.tools.uris import SESSION, link
 from kvmcp.tools.wall import iso
 
 MAX_SESSION_FIELDS: Final = 500
@@ -132,7 +128,7 @@ class SessionReader(Reader, frozen=True):
             more,
             encode(problem),
         )
-        return Shown(json, (link(context, "sessions", self.session_id),))
+        return Shown(json, (link(SESSION, context, id=self.session_id),))
 
     def unmet(self, unmet: Unmet) -> Rendered:
         return NOT_FOUND
@@ -253,60 +249,20 @@ class UpdateArguments(Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: DryRun = False
 
 
-class ExtendSession(Struct, frozen=True):
-    """Goes on with an update once it is known how long the session was made for."""
-
-    key: NsKey
-    session_id: str
-    fields: tuple[tuple[str, bytes], ...]
-    room: int
-
-    def resume(self, replies: Sequence[Reply], context: Context) -> Plan:
-        # `ops.HashGet` lays down what is in the tuple.
-        found = cast(tuple[bytes | None, ...] | Failure, only_reply(replies, tuple))
-        if isinstance(found, Failure):
-            return answer(found)
-        (ttl,) = found
-        if ttl is None:
-            return failed(NOT_FOUND)
-        prolonged = Expire(self.key, int(ttl) * 1000)
-        return ask(_update(self.key, self.session_id, self.fields, (prolonged,)), self.room, writes=True)
-
-
-def _update(
-    key: NsKey, session_id: str, fields: tuple[tuple[str, bytes], ...], more: tuple[Single, ...]
-) -> Step:
-    write = (HashSet(key, fields),) if fields else ()
-    return Step((*write, *more, HashGetAll(key), Ttl(key)), SessionReader(session_id), (KeyExists(key),))
-
-
-def plan_update(arguments: UpdateArguments, call: Call) -> Plan:
-    if not arguments.extend_ttl or arguments.dry_run:
-        step = step_update(arguments, call)
-        if isinstance(step, Fault):
-            return failed(step)
-        return ask(step, call.room, writes=True, dry=arguments.dry_run)
-    key, fields = session_key(arguments.session_id, call), _fields(arguments.data)
-    if isinstance(key, Fault):
-        return failed(key)
-    if isinstance(fields, Fault):
-        return failed(fields)
-    return AskBackend((HashGet(key, (_TTL,)),), ExtendSession(key, arguments.session_id, fields, call.room))
-
-
 def step_update(arguments: UpdateArguments, call: Call) -> Step | Fault:
-    """For `redis_multi`, which has one round trip, and what needs no more."""
     key, fields = session_key(arguments.session_id, call), _fields(arguments.data)
     if isinstance(key, Fault):
         return key
     if isinstance(fields, Fault):
         return fields
+    there = (KeyExists(key),)
     if arguments.dry_run:
         reader = SessionReader(arguments.session_id, changes=fields, prolonged=arguments.extend_ttl)
-        return Step((HashGetAll(key), Ttl(key)), reader)
-    if arguments.extend_ttl:
-        return bad("extend_ttl came as true, which redis_multi cannot do; send extend_ttl: false there")
-    return _update(key, arguments.session_id, fields, ())
+        return Step((HashGetAll(key), Ttl(key)), reader, there)
+    write = (HashSet(key, fields),) if fields else ()
+    prolong = (HashExpire(key, _TTL),) if arguments.extend_ttl else ()
+    ops = (*write, *prolong, HashGetAll(key), Ttl(key))
+    return Step(ops, SessionReader(arguments.session_id), there)
 
 
 # --- redis_session_delete ---
@@ -339,7 +295,7 @@ SESSIONS: Final[tuple[Row, ...]] = (
         'SESSION_NOT_FOUND when it has expired. Example: {"session_id": "…"}.',
     ),
     tool(
-        "redis_session_update", UpdateArguments, SessionResult, step=step_update, plan=plan_update, hints=OVERWRITE,
+        "redis_session_update", UpdateArguments, SessionResult, step=step_update, hints=OVERWRITE,
         title="Update a session",
         description="Write fields of a session's data and prolong its life; fields that are not named stay, and "
         "concurrent updates of different fields lose nothing. Gives the whole `data` and the `ttl`. "

@@ -11,7 +11,8 @@ from kvmcp.tools.answers import Fault, Rendered, Shown, is_done, of_type
 from kvmcp.tools.definition import OVERWRITE, READ, Call, DryRun, Reader, Row, Step, tool
 from kvmcp.tools.keys import Key, Value, key_fault, stored_value
 from kvmcp.tools.keyspace import GoneReader, GoneResult, KeyArguments
-from kvmcp.tools.room import Truncated, chars, fits, link
+from kvmcp.tools.room import Truncated, chars, fits
+from kvmcp.tools.uris import KEY, link
 
 _PREFIX: Final = "community.database.simple_kv."
 
@@ -58,7 +59,7 @@ class KvValueReader(Reader, frozen=True):
         if fits(json, room):
             return json
         problem = f"the value of {chars(value)} characters is too long for one result; read the resource linked here"
-        return Shown(KvGetResult(truncated=problem), (link(context, "keys", self.key, len(value)),))
+        return Shown(KvGetResult(truncated=problem), (link(KEY, context, key=self.key, size=len(value)),))
 
 
 def step_get(arguments: KeyArguments, call: Call) -> Step | Fault:

@@ -30,8 +30,9 @@ from kvmcp.tools.hashes import object_of
 from kvmcp.tools.keys import Detail, Key, bad, key_fault, stored_value, text_fault
 from kvmcp.tools.keyspace import KeyArguments
 from kvmcp.tools.more_lists import RemovedResult
-from kvmcp.tools.room import FRAME, chars, fits, link
+from kvmcp.tools.room import FRAME, chars, fits
 from kvmcp.tools.strings import seconds_left
+from kvmcp.tools.uris import KEY, link
 
 MAX_DELETED_IDS: Final = 100
 """Entries of one redis_xdel; a dry run looks for each by an operation of its own."""
@@ -182,7 +183,7 @@ class EntriesReader(Reader, frozen=True):
             json = _entry(entry)
             if not fits(json, room) and not shown:
                 json = _without_fields(entry)
-                links = (link(context, "keys", self.key),)
+                links = (link(KEY, context, key=self.key),)
             room -= chars(json) + 1
             if room < 0 and shown:
                 break

@@ -29,7 +29,8 @@ from kvmcp.core.wire.common import ToolResult
 from kvmcp.tools.answers import Fault, Rendered, Shown, answer, conflict, encode, failed, is_done, of_type
 from kvmcp.tools.definition import ALWAYS_LOAD, OVERWRITE, READ, Call, DryRun, Reader, Row, Step, ask, tool
 from kvmcp.tools.keys import Detail, Key, Seconds, Value, bad, key_fault, stored_value
-from kvmcp.tools.room import Truncated, chars, fits, link
+from kvmcp.tools.room import Truncated, chars, fits
+from kvmcp.tools.uris import KEY, link
 
 Etag: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -82,7 +83,7 @@ def found_value(key: str, value: bytes, context: Context, room: int, more: bytes
     json = b'{"found":true,"value":%b,"etag":"%b"%b}' % (value, etag, more)
     if fits(json, room):
         return json
-    resource = link(context, "keys", key, len(value))
+    resource = link(KEY, context, key=key, size=len(value))
     truncated = (
         f"the value of {chars(value)} characters is left out, for it is too long for one result; read the resource "
         "linked here, or parts of the value with redis_json_get where that is offered"
@@ -122,12 +123,18 @@ _MISSING: Final = Answer(ToolResult(structured=_NOT_FOUND))
 
 def quick_get(room: int) -> Callable[[GetArguments, Context], Plan]:
     """`redis_get` without a `Step` in between, for most calls of most agents are this one."""
+    namespace = Namespace("")  # Of the last call, and mostly of the next one.
+    make_key = namespace.key_maker()
 
     def plan(arguments: GetArguments, context: Context) -> Plan:
+        nonlocal namespace, make_key
         key = arguments.key
         if not key.isascii() and (fault := key_fault(key)) is not None:
             return failed(fault)
-        of_store = Namespace(context.caller.namespace).key(key)
+        if context.caller.namespace != namespace.name:
+            namespace = Namespace(context.caller.namespace)
+            make_key = namespace.key_maker()
+        of_store = make_key(key)
         if arguments.detail == "concise":
             return AskBackend((Get(of_store),), RenderValue(key, room))
         return ask(Step((Get(of_store), Ttl(of_store)), ValueReader(key)), room, writes=False)

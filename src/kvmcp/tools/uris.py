@@ -13,6 +13,8 @@ its own namespace only: everybody else's is as if it did not exist.
 from collections.abc import Mapping
 from typing import Final
 
+from msgspec.structs import replace
+
 from kvmcp.backends.ops import (
     KIND_CHANNEL,
     KIND_SESSION,
@@ -25,6 +27,7 @@ from kvmcp.backends.ops import (
 from kvmcp.core.catalog import Watch
 from kvmcp.core.plan import Context
 from kvmcp.core.uritemplate import UriTemplate
+from kvmcp.core.wire.common import ResourceLink
 
 KEY: Final = UriTemplate("kv://{namespace}/keys/{key}")
 FIELD: Final = UriTemplate("kv://{namespace}/keys/{key}/fields/{field}")
@@ -51,6 +54,15 @@ def uri_of(template: UriTemplate, context: Context, **names: str) -> str | None:
     if not all(names.values()):
         return None
     return template.expand({"namespace": context.caller.namespace, **names})
+
+
+def link(template: UriTemplate, context: Context, *, size: int | None = None, **names: str) -> ResourceLink:
+    """Where something of the caller's is to be read that is too long for a result."""
+    uri = uri_of(template, context, **names)
+    assert uri is not None, "nothing that was found has an empty name"
+    *_, name = names.values()
+    found = ResourceLink(uri, name, mime_type="application/json")
+    return found if size is None else replace(found, size=size)
 
 
 def serves(variables: Mapping[str, str], context: Context) -> bool:

@@ -24,6 +24,7 @@ from kvmcp.backends.ops import (
     GetDelete,
     GetMany,
     HashDelete,
+    HashExpire,
     HashGet,
     HashGetAll,
     HashSet,
@@ -47,6 +48,7 @@ from kvmcp.backends.ops import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     Range,
     ReadLog,
     Rename,
@@ -198,6 +200,8 @@ class Dice:
             lambda: HashGet(key(), self._some(FIELDS)),
             lambda: HashGetAll(key()),
             lambda: HashDelete(key(), self._some(FIELDS)),
+            lambda: HashSet(key(), (("f", b"%d" % pick([0, 7200, 7200, 2**53])),)),
+            lambda: HashExpire(key(), pick(FIELDS)),
             lambda: HashSize(key()),
         ]
 
@@ -250,6 +254,7 @@ class Dice:
             lambda: Push(key(["q"]), self._some(VALUES)),
             lambda: QueueClaim(key(queues), pick(["me", "", "é"]), LATER_MS, pick([1, 2, 3, 0])),
             lambda: QueueAck(key(queues), str(self._random.randrange(1, 9))),
+            lambda: QueueHolds(key(queues), str(self._random.randrange(1, 9))),
             lambda: QueueExtend(key(queues), str(self._random.randrange(1, 9)), pick([LATER_MS, 0])),
         ]
 
@@ -301,7 +306,7 @@ class Names:
             case ReadLog(channel, int(after)) if after > 0:
                 numbers = self._numbers.get(channel, [])[-after:]
                 return replace(op, after=numbers[0] if numbers else None)
-            case QueueAck() | QueueExtend():
+            case QueueAck() | QueueExtend() | QueueHolds():
                 return replace(op, receipt=self._receipt(int(op.receipt)))
         return op
 

@@ -10,7 +10,7 @@ import pytest
 from kvmcp.backends.base import Backend
 from kvmcp.backends.ops import KIND_BARRIER, KIND_LEASE, KIND_VALUE, Namespace
 from kvmcp.backends.redis import RedisOptions, open_backend
-from tests.backends.redis.servers import Cluster, RedisServer
+from tests.backends.redis.servers import RedisServer
 from tests.backends.redis.test_tools import AGENTS, ERAS, in_time
 from tests.tools.cases import Case
 from tests.tools.cases_more import MORE_READS, MORE_WRITES
@@ -49,12 +49,14 @@ async def test_a_tool_answers(case: Case, backend: Backend, namespace: Namespace
     await plays(FullAgent(ERAS[0], backend, namespace=namespace.name), case)
 
 
-async def test_a_cluster_answers_the_same(cluster: Cluster, namespace: Namespace) -> None:
-    backend = open_backend(cluster.url, RedisOptions())
+async def test_several_servers_answer_the_same(topology: str, namespace: Namespace) -> None:
+    backend = open_backend(topology, RedisOptions())
     await backend.start()
     try:
+        tools = FullAgent(ERAS[1]).tools
         for number, case in enumerate((*MORE_READS, *MORE_WRITES)):
-            await plays(FullAgent(ERAS[1], backend, namespace=f"{namespace.name}-{number}"), case)
+            name = f"{namespace.name}-{number}"
+            await plays(FullAgent(ERAS[number % 2], backend, namespace=name, tools=tools), case)
     finally:
         await backend.aclose()
 
@@ -114,6 +116,11 @@ async def test_an_item_comes_back_when_its_claim_has_ended(backend: Backend, nam
     agent = FullAgent(ERAS[1], backend, namespace=namespace.name)
     await agent.does("redis_rpush", key="q", values=["work"])
     first = (await agent.does("queue_claim", queue="q", owner="a", visibility=1))["items"][0]
+    for receipt, is_open in ((first["receipt"], True), ("none", False)):
+        told = await agent.does("queue_ack", queue="q", receipt=receipt, dry_run=True)
+        assert told == {"acknowledged": is_open, "dry_run": True}
+        told = await agent.does("queue_extend", queue="q", receipt=receipt, dry_run=True)
+        assert told == {"extended": is_open, "dry_run": True}
     said: Any = {"items": []}
     with anyio.fail_after(10):
         while not said["items"]:

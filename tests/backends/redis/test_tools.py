@@ -9,7 +9,7 @@ import pytest
 from kvmcp.backends.base import Backend
 from kvmcp.backends.ops import Namespace
 from kvmcp.backends.redis import RedisOptions, open_backend
-from tests.backends.redis.servers import Cluster, RedisServer
+from tests.backends.redis.servers import RedisServer
 from tests.tools.agent import Agent
 from tests.tools.cases import READS, WRITES, Case
 from tests.tools.test_every_tool import check, named
@@ -60,12 +60,14 @@ async def test_a_tool_answers(case: Case, backend: Backend, namespace: Namespace
         await plays(Agent(era, backend, namespace=f"{namespace.name}-{era}"), case)
 
 
-async def test_a_cluster_answers_the_same(cluster: Cluster, namespace: Namespace) -> None:
-    backend = open_backend(cluster.url, RedisOptions())
+async def test_several_servers_answer_the_same(topology: str, namespace: Namespace) -> None:
+    backend = open_backend(topology, RedisOptions())
     await backend.start()
     try:
+        tools = Agent(ERAS[1]).tools
         for number, case in enumerate((*READS, *WRITES)):
-            await plays(Agent(ERAS[1], backend, namespace=f"{namespace.name}-{number}"), case)
+            name = f"{namespace.name}-{number}"
+            await plays(Agent(ERAS[number % 2], backend, namespace=name, tools=tools), case)
     finally:
         await backend.aclose()
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 
-from kvmcp.io.endpoint import App, Message
+from kvmcp.io.endpoint import BODY_NOW, App, Message
 from tests.io.http.support import PATIENCE, Json, modern_headers
 
 LOCAL: Final = {"host": "localhost"}
@@ -25,8 +25,9 @@ class Asked:
         *,
         root_path: str = "",
         query: bytes = b"",
+        whole: bool = False,
     ) -> None:
-        """Without a `body` it never arrives."""
+        """Without a `body` it never arrives; a `whole` one is here before the application is called, which is told."""
         given = LOCAL if headers is None else headers
         self.scope: Message = {
             "type": "http",
@@ -42,6 +43,8 @@ class Asked:
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 80),
         }
+        if whole:
+            self.scope["extensions"] = {BODY_NOW: self._body_now}
         self._body = body
         self._gone = anyio.Event()
         self._changed = anyio.Event()
@@ -72,6 +75,10 @@ class Asked:
     def json(self) -> Json:
         return json.loads(self.body)
 
+    def _body_now(self) -> bytes | None:
+        body, self._body = self._body, None
+        return body
+
     async def _receive(self) -> Message:
         await anyio.lowlevel.checkpoint()
         if self._body is not None:
@@ -101,7 +108,9 @@ async def get(app: App, path: str, headers: Mapping[str, str] | None = None, **o
     return await Asked("GET", path, headers, **options).run(app)
 
 
-def posted(message: Json, headers: Mapping[str, str] | None = None, path: str = "/mcp") -> Asked:
+def posted(
+    message: Json, headers: Mapping[str, str] | None = None, path: str = "/mcp", *, whole: bool = False
+) -> Asked:
     """A POST of a message, by default with the headers of the modern era."""
     given = modern_headers(message) if headers is None else headers
-    return Asked("POST", path, {**LOCAL, **given}, json.dumps(message).encode())
+    return Asked("POST", path, {**LOCAL, **given}, json.dumps(message).encode(), whole=whole)

@@ -38,6 +38,7 @@ from kvmcp.backends.ops import (
     GetDelete,
     GetMany,
     HashDelete,
+    HashExpire,
     HashGet,
     HashGetAll,
     HashSet,
@@ -57,6 +58,7 @@ from kvmcp.backends.ops import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     Range,
     ReadLog,
     Rename,
@@ -123,6 +125,7 @@ _RUN: Final[dict[type[Single], Callable[[Keys, Any, float], Reply]]] = {
     HashGet: hashes.get,
     HashGetAll: hashes.get_all,
     HashDelete: hashes.delete,
+    HashExpire: hashes.expire,
     HashSize: hashes.size,
     SetAdd: sets.add,
     SetRemove: sets.remove,
@@ -147,6 +150,7 @@ _RUN: Final[dict[type[Single], Callable[[Keys, Any, float], Reply]]] = {
     QueueClaim: queues.claim,
     QueueAck: queues.ack,
     QueueExtend: queues.extend,
+    QueueHolds: queues.holds,
 }
 """Each checks nothing that `FAULTS` has checked."""
 
@@ -220,6 +224,11 @@ class MemoryBackend:
             self._keys.remove_due(now, EXPIRED_PER_BATCH + 2 * len(batch))
         run = self._run
         return [run[type(op)](op, now) for op in batch]
+
+    def execute_soon(self, batch: Sequence[Op], done: Callable[[list[Reply]], None]) -> bool:
+        """`execute_now`."""
+        done(self.execute_now(batch))
+        return True
 
     async def execute(self, batch: Sequence[Op]) -> list[Reply]:
         """`execute_now`, without a checkpoint."""

@@ -1,6 +1,7 @@
 """Hashes in the memory store."""
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
 
 from kvmcp.backends.checks import key_bytes
 from kvmcp.backends.faults import TOO_MANY
@@ -8,8 +9,10 @@ from kvmcp.backends.memory.checks import FIELD_OVERHEAD
 from kvmcp.backends.memory.keys import Keys, fields_size
 from kvmcp.backends.ops import (
     MAX_COLLECTION,
+    MAX_TTL_SECONDS,
     Failure,
     HashDelete,
+    HashExpire,
     HashGet,
     HashGetAll,
     HashSet,
@@ -17,6 +20,8 @@ from kvmcp.backends.ops import (
     KeyType,
     Reply,
 )
+
+_SECONDS: Final = re.compile(rb"[1-9][0-9]{0,9}")
 
 
 class Hash(dict[str, bytes]):
@@ -84,6 +89,16 @@ def delete(keys: Keys, op: HashDelete, now: float) -> Reply:
     entry, held = keys.begin(op.key, *opened)
     keys.wrote(entry, -sum([_weight_of(name, held.pop(name)) for name in found]))
     return len(found)
+
+
+def expire(keys: Keys, op: HashExpire, now: float) -> Reply:
+    entry, held = keys.find(op.key, now), keys.read(Hash, op.key, now)
+    said = held.get(op.field) if isinstance(held, Hash) else None
+    if entry is None or said is None or not _SECONDS.fullmatch(said) or int(said) > MAX_TTL_SECONDS:
+        return False
+    keys.move(entry, now + int(said))
+    keys.changed(entry)
+    return True
 
 
 def size(keys: Keys, op: HashSize, now: float) -> Reply:

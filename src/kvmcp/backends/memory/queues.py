@@ -20,6 +20,7 @@ from kvmcp.backends.ops import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     Reply,
     beside,
 )
@@ -175,7 +176,13 @@ def extend(keys: Keys, op: QueueExtend, now: float) -> Reply:
     return True
 
 
-def _found(keys: Keys, op: QueueAck | QueueExtend, now: float) -> tuple[Entry | None, Claims] | None:
+def holds(keys: Keys, op: QueueHolds, now: float) -> Reply:
+    return _found(keys, op, now) is not None
+
+
+def _found(
+    keys: Keys, op: QueueAck | QueueExtend | QueueHolds, now: float
+) -> tuple[Entry | None, Claims] | None:
     opened = keys.open(Claims, beside(op.queue, SUFFIX_CLAIMS), now)
     assert not isinstance(opened, Failure), "nobody else can write there"
     return opened if op.receipt in opened[1].by_receipt else None

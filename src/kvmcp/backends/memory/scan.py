@@ -16,7 +16,9 @@ COMPARISONS_PER_STEP: Final = 128
 """Byte comparisons of the matcher in the time that the rest of a step takes (0.7-2.7 ns each)."""
 
 _NO_SUCH_CURSOR: Final = Failure(
-    Code.REDIS_ERROR, "the cursor is not one that a scan gave; scan again without a cursor", retryable=False
+    Code.INVALID_PARAMS,
+    "the cursor is not one that a scan gave; scan again without a cursor",
+    retryable=False,
 )
 _CURSOR: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 

@@ -29,6 +29,7 @@ from kvmcp.backends.ops.collections import (
     Elements,
     Entries,
     HashDelete,
+    HashExpire,
     HashGet,
     HashGetAll,
     HashSet,
@@ -122,6 +123,7 @@ from kvmcp.backends.ops.sharing import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     ReadLog,
 )
 from kvmcp.backends.ops.values import (
@@ -202,6 +204,7 @@ __all__ = [
     "GetDelete",
     "GetMany",
     "HashDelete",
+    "HashExpire",
     "HashGet",
     "HashGetAll",
     "HashSet",
@@ -229,6 +232,7 @@ __all__ = [
     "QueueAck",
     "QueueClaim",
     "QueueExtend",
+    "QueueHolds",
     "Range",
     "Ranked",
     "ReadLog",

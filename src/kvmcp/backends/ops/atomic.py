@@ -8,6 +8,7 @@ from kvmcp.backends.ops.collections import (
     Elements,
     Entries,
     HashDelete,
+    HashExpire,
     HashGet,
     HashGetAll,
     HashSet,
@@ -48,6 +49,7 @@ from kvmcp.backends.ops.sharing import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     ReadLog,
 )
 from kvmcp.backends.ops.values import (
@@ -97,11 +99,11 @@ Single: TypeAlias = (
     Get | GetMany | Set | GetDelete | Append | Increment
     | Delete | Exists | Rename | Ttl | Expire | Persist | TypeOf | SizeOf
     | Push | Pop | Range | Length | ListRemove | ListTrim
-    | HashSet | HashGet | HashGetAll | HashDelete | HashSize
+    | HashSet | HashGet | HashGetAll | HashDelete | HashExpire | HashSize
     | SetAdd | SetRemove | SetMembers | SetContains | SetSize
     | SortedAdd | SortedRange | SortedByScore | SortedRemove | SortedScore | SortedIncrement | SortedRank | SortedSize
     | StreamAdd | StreamRange | StreamLength | StreamTrim | StreamDelete
-    | Publish | ReadLog | QueueClaim | QueueAck | QueueExtend
+    | Publish | ReadLog | QueueClaim | QueueAck | QueueExtend | QueueHolds
 )  # fmt: skip
 
 
@@ -145,7 +147,7 @@ READS: Final[frozenset[type[Op]]] = frozenset((
     SetMembers, SetContains, SetSize,
     SortedRange, SortedByScore, SortedScore, SortedRank, SortedSize,
     StreamRange, StreamLength,
-    ReadLog,
+    ReadLog, QueueHolds,
 ))  # fmt: skip
 """The operations that change nothing."""
 

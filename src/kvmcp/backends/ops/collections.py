@@ -99,6 +99,17 @@ class HashGet(Struct, frozen=True, gc=False, tag=True):
     fields: tuple[str, ...]
 
 
+class HashExpire(Struct, frozen=True, gc=False, tag=True):
+    """Let a hash live as many seconds from now as one of its fields says. Reply: whether it does so (`bool`).
+
+    False, and nothing changes, where there is no such hash or field, or the field is no number that can be a time to
+    live: an integer of at least 1 and at most `MAX_TTL_SECONDS`.
+    """
+
+    key: NsKey
+    field: str
+
+
 class HashGetAll(Struct, frozen=True, gc=False, tag=True):
     """A whole hash. Reply: a `tuple[tuple[str, bytes], ...]` in the order of the names' UTF-8; without a key `()`.
 

@@ -1,5 +1,7 @@
 """Keys and the namespaces that they cannot leave, and how large each thing may be."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
@@ -78,6 +80,10 @@ class Namespace(Struct, frozen=True, gc=False):
 
     def key(self, name: str, kind: str = KIND_VALUE) -> NsKey:
         return NsKey(f"{{{self.name}}}:{kind}", name)
+
+    def key_maker(self, kind: str = KIND_VALUE) -> Callable[[str], NsKey]:
+        """`key` for many names of one kind."""
+        return partial(NsKey, self.space(kind))
 
 
 def is_namespace(name: str) -> bool:

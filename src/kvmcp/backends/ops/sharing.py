@@ -105,3 +105,10 @@ class QueueExtend(Struct, frozen=True, gc=False, tag=True):
     queue: NsKey
     receipt: str
     visibility_ms: int
+
+
+class QueueHolds(Struct, frozen=True, gc=False, tag=True):
+    """Reply: whether a claim is open (`bool`), so that `QueueAck` and `QueueExtend` would find it."""
+
+    queue: NsKey
+    receipt: str

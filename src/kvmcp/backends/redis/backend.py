@@ -8,6 +8,7 @@ little, redirections of a cluster and scripts that Redis forgot: always things t
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
@@ -102,10 +103,20 @@ class RedisBackend:
         (reply,) = await self.execute([Get(_PROBE)])
         return reply.message if isinstance(reply, Failure) else None
 
-    def execute_now(self, batch: Sequence[Op]) -> list[Reply] | None:
-        """Never without waiting, unless there is nothing to wait for."""
-        refused: list[Reply] = [CLOSED] * len(batch)
-        return refused if self._closed or not batch else None
+    def execute_soon(self, batch: Sequence[Op], done: Callable[[list[Reply]], None]) -> bool:
+        """Batches of plain commands for one server, while that takes more."""
+        if self._closed or not batch:
+            done([CLOSED] * len(batch))
+            return True
+        self._begin()
+        lane = self._routes.only_lane
+        plain = None if lane is None or lane.full else self._commands.encode_plain(batch)
+        if lane is None or plain is None:
+            return False
+        call = Call(plain, self._clock() + self._options.op_timeout)
+        call.wake = partial(self._finish_plain, lane, batch, call, done)
+        lane.submit(call)
+        return True
 
     async def execute(self, batch: Sequence[Op]) -> list[Reply]:
         """One reply per operation, at `op_timeout` seconds at the latest."""
@@ -157,15 +168,44 @@ class RedisBackend:
         """
         await lane.call(call)
         if call.cause is not None:
-            jobs = [Job(op, self._commands) for op in batch]
-            self._lose(call, jobs, list(range(1, len(jobs) + 1)))
-            return await self._finish(jobs, call.deadline)
+            return await self._finish(self._lost_plain(batch, call), call.deadline)
+        return self._plain_replies(lane, batch, call)
+
+    def _finish_plain(
+        self, lane: Lane, batch: Sequence[Op], call: Call, done: Callable[[list[Reply]], None]
+    ) -> None:
+        """The same for who does not wait: reads whose reply was lost are asked again by a task of ours."""
+        if call.cause is None:
+            done(self._plain_replies(lane, batch, call))
+            return
+        jobs = self._lost_plain(batch, call)
+        host = self._host
+        if host is None or self._closed or all(job.done for job in jobs):
+            _give(jobs, done)
+        else:
+            host.spawn(partial(self._finish_later, jobs, call.deadline, done))
+
+    async def _finish_later(
+        self, jobs: list[Job], deadline: float, done: Callable[[list[Reply]], None]
+    ) -> None:
+        try:
+            await self._finish(jobs, deadline)
+        finally:
+            _give(jobs, done)
+
+    def _plain_replies(self, lane: Lane, batch: Sequence[Op], call: Call) -> list[Reply]:
         replies = decode_plain(batch, call.replies)
         if hiredis.ReplyError in map(type, call.replies):
             for slot in call.replies:
                 if isinstance(slot, hiredis.ReplyError) and class_of(slot) in ELSEWHERE:
                     self._routes.mistrust(lane)
         return replies
+
+    def _lost_plain(self, batch: Sequence[Op], call: Call) -> list[Job]:
+        """The operations of a call that was lost; those are done of which no more can be known."""
+        jobs = [Job(op, self._commands) for op in batch]
+        self._lose(call, jobs, list(range(1, len(jobs) + 1)))
+        return jobs
 
     async def _finish(self, jobs: list[Job], deadline: float) -> list[Reply]:
         """Rounds until every job has its reply."""
@@ -267,3 +307,11 @@ class RedisBackend:
                 await self._routes.redirect(job)
             elif class_of(job.error) in ELSEWHERE:
                 self._routes.mistrust(lane)
+
+
+def _give(jobs: list[Job], done: Callable[[list[Reply]], None]) -> None:
+    """The replies of jobs; what has none yet was a read that will not be asked again."""
+    for job in jobs:
+        if not job.done:
+            job.settle(CLOSED)
+    done([job.reply for job in jobs])

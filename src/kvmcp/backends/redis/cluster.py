@@ -22,6 +22,7 @@ from kvmcp.backends.ops import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     ReadLog,
     Scan,
 )
@@ -190,7 +191,7 @@ def space_of(op: Op) -> str:
             return op.keys[0].space if op.keys else ""
         case Publish() | ReadLog():
             return op.channel.space
-        case QueueClaim() | QueueAck() | QueueExtend():
+        case QueueClaim() | QueueAck() | QueueExtend() | QueueHolds():
             return op.queue.space
         case Atomic():
             if op.conditions:

@@ -28,6 +28,7 @@ from kvmcp.backends.redis.errors import (
 )
 from kvmcp.backends.redis.greeting import Greeting, Refused
 from kvmcp.backends.redis.link import Link, open_link
+from kvmcp.backends.redis.loops import new_signal
 from kvmcp.backends.redis.resp import Call, Push
 from kvmcp.backends.redis.wire import Connect
 
@@ -107,18 +108,25 @@ class Lane:
         """After `room`, where there is nothing to call after all."""
         self._batcher.invite_next()
 
-    async def call(self, call: Call) -> None:
-        """Return when every command of the call has its reply, or its fate."""
+    def submit(self, call: Call) -> None:
+        """Take a call, which is finished when every command has its reply, or its fate: perhaps at once."""
         if self._down is not None:
             call.lose(0, self._down)
-            return self.leave_room()
-        wake = call.wake = anyio.Event()
+            self.leave_room()
+            call.finish()
+            return
         self._batcher.add(call, call.size)
         if call.deadline < self._alarm:
             self._hurry.set()
         self._flush()
+
+    async def call(self, call: Call) -> None:
+        """`submit` it, and return when it is finished."""
+        finished = new_signal()
+        call.wake = finished.set
+        self.submit(call)
         try:
-            await wake.wait()
+            await finished.wait()
         except BaseException:
             self._give_up(call, TIMED_OUT)
             raise

@@ -21,6 +21,7 @@ from kvmcp.backends.ops import (
     GetDelete,
     GetMany,
     HashDelete,
+    HashExpire,
     HashGet,
     HashGetAll,
     HashSet,
@@ -39,6 +40,7 @@ from kvmcp.backends.ops import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     Range,
     Ranked,
     ReadLog,
@@ -315,6 +317,7 @@ _DECODERS: Final[dict[type[Single], Decode]] = {
     HashGet: _found_values,
     HashGetAll: _hash,
     HashDelete: _count,
+    HashExpire: _yes,
     HashSize: _count,
     SetAdd: _count,
     SetRemove: _count,
@@ -339,6 +342,7 @@ _DECODERS: Final[dict[type[Single], Decode]] = {
     QueueClaim: _claims,
     QueueAck: _yes,
     QueueExtend: _yes,
+    QueueHolds: _yes,
 }
 
 

@@ -13,10 +13,10 @@ A command that was not written to its last byte cannot have run: Redis runs whol
 
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from itertools import islice
-from typing import Final, Protocol, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 import hiredis
 from msgspec import Struct
@@ -86,12 +86,6 @@ class _Full(list[Slot]):
             self.append(reply)
 
 
-class Wake(Protocol):
-    """What a caller waits on, as `anyio.Event`."""
-
-    def set(self) -> None: ...
-
-
 class Call:
     """Commands that travel together, and what became of each.
 
@@ -112,7 +106,8 @@ class Call:
         """Nobody waits any more: late replies are thrown away."""
         self.cause: Failure | None = None
         """Why replies were lost, or may have been."""
-        self.wake: Wake | None = None
+        self.wake: Callable[[], None] | None = None
+        """What its caller wants to be called once it is settled."""
 
     @property
     def settled(self) -> bool:
@@ -129,9 +124,10 @@ class Call:
                 self.replies.append(Lost.UNANSWERED if gone else Lost.UNSENT)
 
     def finish(self) -> None:
-        """Wake the caller."""
-        if self.wake is not None:
-            self.wake.set()
+        """Wake the caller, once."""
+        wake, self.wake = self.wake, None
+        if wake is not None:
+            wake()
 
 
 class Push(Struct, frozen=True, gc=False):

@@ -26,7 +26,9 @@ MAX_EFFORT: Final = 1000
 FAR_CURSOR: Final = 1 << 64
 
 NO_SUCH_CURSOR: Final = Failure(
-    Code.REDIS_ERROR, "the cursor is not one that a scan gave; scan again without a cursor", retryable=False
+    Code.INVALID_PARAMS,
+    "the cursor is not one that a scan gave; scan again without a cursor",
+    retryable=False,
 )
 
 _POSITION: Final = re.compile(rb"[0-9]{1,20}")

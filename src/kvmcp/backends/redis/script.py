@@ -30,6 +30,7 @@ from kvmcp.backends.ops import (
     MAX_CLAIMS,
     MAX_COLLECTION,
     MAX_READ_BYTES,
+    MAX_TTL_SECONDS,
     MAX_VALUE_BYTES,
 )
 from kvmcp.backends.redis.resp import pack
@@ -99,7 +100,7 @@ while a <= #ARGV do
 end
 local uses = {APPEND = {'SET', 'SETRANGE'}, POP = {'LPOP', 'RPOP'}, LTRIM = {'LTRIM', 'LLEN'},
   PUBLISH = {'HSET', 'PEXPIRE', 'XTRIM', 'XADD'}, CLAIM = {'HSET', 'ZADD', 'HDEL', 'ZREM', 'LPOP'},
-  ACK = {'HDEL', 'ZREM'}, EXTEND = {'ZADD'}}
+  ACK = {'HDEL', 'ZREM'}, EXTEND = {'ZADD'}, HEXPIREBY = {'HGET', 'PEXPIRE'}}
 local function permitted(step)
   for _, command in ipairs(uses[step.name] or {step.name}) do
     if not may(command, step.K[1]) then return false end
@@ -186,6 +187,7 @@ _LIMITS: Final = {
     "MAX_CLAIMS": MAX_CLAIMS,
     "MAX_COLLECTION": MAX_COLLECTION,
     "MAX_READ_BYTES": MAX_READ_BYTES,
+    "MAX_TTL_SECONDS": MAX_TTL_SECONDS,
     "MAX_VALUE_BYTES": MAX_VALUE_BYTES,
 }
 

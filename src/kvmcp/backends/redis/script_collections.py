@@ -70,6 +70,12 @@ function F.HMGET(K, A)
   if not spend(total) then return fail('TOOMUCH') end
   return call('HMGET', K[1], unpack(A))
 end
+function F.HEXPIREBY(K, A)
+  local said = pcall_('HGET', K[1], A[1])
+  local seconds = type(said) == 'string' and #said <= 10 and said:match('^[1-9]%d*$') and tonumber(said)
+  if not seconds or seconds > @MAX_TTL_SECONDS@ then return 0 end
+  return call('PEXPIRE', K[1], text(seconds * 1000))
+end
 function F.HGETALL(K)
   local length = pcall_('HLEN', K[1])
   if failed(length) then return length end

@@ -19,6 +19,7 @@ from kvmcp.backends.ops import (
     GetDelete,
     GetMany,
     HashDelete,
+    HashExpire,
     HashGet,
     HashGetAll,
     HashSet,
@@ -37,6 +38,7 @@ from kvmcp.backends.ops import (
     QueueAck,
     QueueClaim,
     QueueExtend,
+    QueueHolds,
     Range,
     ReadLog,
     Rename,
@@ -178,6 +180,7 @@ _STEPS: Final[dict[type[Single], Callable[[Any], Step]]] = {
     HashGet: lambda op: Step(b"HMGET", "r", (op.key,), list(map(_text, op.fields))),
     HashGetAll: lambda op: Step(b"HGETALL", "r", (op.key,)),
     HashDelete: lambda op: Step(b"HDEL", "hash", (op.key,), list(map(_text, op.fields))),
+    HashExpire: lambda op: Step(b"HEXPIREBY", "w", (op.key,), [_text(op.field)]),
     HashSize: lambda op: Step(b"HLEN", "r", (op.key,)),
     SetAdd: lambda op: Step(b"SADD", "set", (op.key,), op.members),
     SetRemove: lambda op: Step(b"SREM", "set", (op.key,), op.members),
@@ -201,11 +204,12 @@ _STEPS: Final[dict[type[Single], Callable[[Any], Step]]] = {
     QueueClaim: _claim,
     QueueAck: lambda op: Step(b"ACK", "w", _claims(op.queue), [_text(op.receipt)]),
     QueueExtend: _extend,
+    QueueHolds: lambda op: Step(b"HEXISTS", "r", _claims(op.queue)[:1], [_text(op.receipt)]),
 }  # fmt: skip
 
 COMMANDS: Final[frozenset[type[Single]]] = frozenset((
     Get, Set, Delete, Exists, Ttl, Expire, Persist, TypeOf,
-    Push, Length, ListRemove, HashDelete, HashSize, SetRemove, SetContains, SetSize,
+    Push, Length, ListRemove, HashDelete, HashSize, SetRemove, SetContains, SetSize, QueueHolds,
     SortedAdd, SortedRemove, SortedScore, SortedRank, SortedSize,
     StreamAdd, StreamLength, StreamTrim, StreamDelete,
 ))  # fmt: skip

@@ -18,8 +18,9 @@ from kvmcp.core.json_text import kind
 from kvmcp.core.mirrors import Mirror
 
 VERSION: Final = b"mcp-protocol-version"
-_METHOD: Final = b"mcp-method"
-_NAME: Final = b"mcp-name"
+METHOD: Final = b"mcp-method"
+NAME: Final = b"mcp-name"
+SESSION: Final = b"mcp-session-id"
 
 _SHOWN: Final = 128
 """Characters of a peer's text in one message."""
@@ -55,20 +56,26 @@ def fault(headers: Headers, version: str, method: str, params: Raw) -> str | Non
         return "MCP-Protocol-Version is missing"
     if headers.is_repeated(VERSION) or said != version:
         return f"MCP-Protocol-Version says {_shown(said)}, body says {_shown(version)}"
-    said = headers.get(_METHOD)
+    said = headers.get(METHOD)
     if said is None:
         return "Mcp-Method is missing"
-    if headers.is_repeated(_METHOD) or said != method:
+    if headers.is_repeated(METHOD) or said != method:
         return f"Mcp-Method says {_shown(said)}, body says {_shown(method)}"
     member = _NAMED.get(method)
     return None if member is None else _name_fault(headers, member, params)
+
+
+def name_of(headers: Headers) -> str | None:
+    """What `Mcp-Name` says, decoded; None where it is missing or malformed."""
+    said = headers.get(NAME)
+    return None if said is None else header_values.decode(said)
 
 
 def _name_fault(headers: Headers, member: str, params: Raw) -> str | None:
     name = _text(getattr(_decode_named(params), member))
     if name is None:
         return None  # The body lacks what is repeated: that is said as -32602, not as a mismatch.
-    return _text_fault(headers, _NAME, "Mcp-Name", name)
+    return _text_fault(headers, NAME, "Mcp-Name", name)
 
 
 def params_fault(headers: Headers, mirrors: tuple[Mirror, ...], arguments: Raw) -> str | None:

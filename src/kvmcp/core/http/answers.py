@@ -10,6 +10,7 @@ from typing import Protocol
 
 from kvmcp.core.commands import Close, Command, Said, Ticket
 from kvmcp.core.errors import INVALID_REQUEST, RpcError
+from kvmcp.core.exchange import Exchanges
 from kvmcp.core.http import sse
 from kvmcp.core.http.admission import Refused, status_of
 from kvmcp.core.http.messages import BodyPart, Field, Part, events_start, json_response
@@ -145,6 +146,11 @@ class SessionAnswer:
         self._session = session
         self._silence = SilenceTimer(limits, now)
         self.wake: Callable[[], None] = nobody_to_wake
+
+    @property
+    def exchanges(self) -> Exchanges:
+        """The requests of its session."""
+        return self._session.exchanges
 
     def take_commands(self) -> list[Command]:
         """Of the session; its end is the response's end, which the parts say."""

@@ -4,8 +4,9 @@ from typing import Protocol
 
 from kvmcp.core.commands import Command, Said, Ticket
 from kvmcp.core.errors import LocalProtocolError
-from kvmcp.core.http.answers import Answer, Fixed, refuse
+from kvmcp.core.http.answers import Answer, Fixed, nobody_to_wake, refuse
 from kvmcp.core.http.messages import Part
+from kvmcp.core.http.plain_calls import PlainAnswer
 from kvmcp.core.limits import Limits
 from kvmcp.core.subscriptions import Event
 from kvmcp.core.task_states import TaskId
@@ -75,6 +76,13 @@ class HttpExchange:
         if self._answer is None:
             self.answer(self._host.answer_body(self, bytes(self._body), now))
 
+    def receive_all(self, body: bytes, now: float) -> None:
+        """The whole body is here, in one piece that was never kept."""
+        if self._answer is None and len(body) <= self._limits.message_bytes:
+            self.answer(self._host.answer_body(self, body, now))
+        else:
+            self.receive_body(body, now)
+
     def disconnected(self, now: float) -> None:
         """The client has closed the connection, or this stream of it: nothing can be written any more."""
         if self._answer is None:
@@ -122,11 +130,13 @@ class HttpExchange:
 
     def take_parts(self) -> list[Part]:
         """What is to be written now, rendered now: take it when the last part has been written."""
-        if self._answer is None:
+        answer = self._answer
+        if answer is None:
             return []
-        parts = self._answer.take_parts()
-        if self._answer.closed and not self._left:
+        parts = answer.take_parts()
+        if answer.closed and not self._left:
             self._left = True
+            answer.wake = nobody_to_wake  # So that neither keeps the other until a garbage collection.
             self._host.left(self)
         return parts
 
@@ -138,6 +148,11 @@ class HttpExchange:
     def wants_turn(self) -> bool:
         """Whether `take_commands` has something to give, now that parts were taken: go on until it has not."""
         return self._answer is not None and self._answer.wants_turn
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it has given nothing to do to anybody else, the server included: no turn is due to them."""
+        return isinstance(self._answer, PlainAnswer) and self._answer.is_alone
 
     @property
     def wants_input(self) -> bool:
@@ -154,8 +169,9 @@ class HttpExchange:
     def answer(self, answer: Answer) -> None:
         """The response is decided."""
         self._answer = answer
-        self._host.body_room.give_back(len(self._body))
-        self._body = bytearray()
+        if self._body:
+            self._host.body_room.give_back(len(self._body))
+            self._body = bytearray()
         answer.wake = self._wake
 
     def _wake(self) -> None:

@@ -79,7 +79,7 @@ class Guard:
             return _refused(421, "Host is none of this server's names; allow it with --allowed-host")
         origin = _values(request, b"origin")
         if not origin:
-            return _PASSED
+            return PASSED
         if len(origin) > 1 or not self._is_allowed_origin(_text(origin[0])):
             return _refused(403, "Origin is not allowed; allow it with --allowed-origin")
         return _passed(request, origin[0])
@@ -130,7 +130,8 @@ def _text(value: bytes) -> str:
     return value.strip().decode("latin-1").lower()
 
 
-_PASSED: Final = Passed([])
+PASSED: Final = Passed([])
+"""The common verdict: the request comes from no page, so that nothing has to be said to a browser."""
 
 
 def _passed(request: Request, origin: bytes) -> Passed | Turned:

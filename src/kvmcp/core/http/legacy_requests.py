@@ -46,7 +46,6 @@ from kvmcp.core.service import Service
 from kvmcp.core.session import ServerSession, cancelled_id
 from kvmcp.core.versions import BATCHING, LEGACY
 
-SESSION: Final = b"mcp-session-id"
 _LAST_EVENT: Final = b"last-event-id"
 
 
@@ -67,7 +66,11 @@ class LegacyRequests:
     # --- POST ---
 
     def post(self, headers: Headers, message: Message, caller: Caller, now: float) -> Answer:
-        if isinstance(message, Request) and message.method == "initialize" and headers.get(SESSION) is None:
+        if (
+            isinstance(message, Request)
+            and message.method == "initialize"
+            and headers.get(agreement.SESSION) is None
+        ):
             return self._initialize(message, caller, now)
         return self._knowing(headers, caller, now, lambda at: self._post(headers, message, caller, at))
 
@@ -92,7 +95,7 @@ class LegacyRequests:
         if session.legacy is None:
             return Fixed(json_response(200, reply))
         id = self._sessions.open(session.legacy, now)
-        return Fixed(json_response(200, reply, (SESSION, id.encode())))
+        return Fixed(json_response(200, reply, (agreement.SESSION, id.encode())))
 
     def _knowing(
         self,
@@ -104,7 +107,7 @@ class LegacyRequests:
         streams: bool = False,
     ) -> Answer:
         """`answer` at once, or when what other processes know of the session has been read."""
-        id = headers.get(SESSION)
+        id = headers.get(agreement.SESSION)
         if self._shared is None or id is None or not self._sessions.is_unread(id, caller, now):
             return answer(now)
 
@@ -122,8 +125,8 @@ class LegacyRequests:
         version = headers.get(agreement.VERSION)
         if version is not None and version not in LEGACY:
             return refusal(Refused(unsupported_version(version), id))
-        named = headers.get(SESSION)
-        if named is None or headers.is_repeated(SESSION):
+        named = headers.get(agreement.SESSION)
+        if named is None or headers.is_repeated(agreement.SESSION):
             return refuse(400, "Mcp-Session-Id must be there once; initialize gives one", id=id)
         session = self._sessions.find(named, caller, now)
         if session is None:
@@ -156,13 +159,7 @@ class LegacyRequests:
         *,
         batch: bool = False,
     ) -> LegacyAnswer:
-        name = self._service.token()
-        admitted = home.opened.admitted(self._service, caller)
-        session = ServerSession(self._service, caller, legacy=admitted, wishes=home.wishes, name=name)
-        stream = Stream(home.id, name_of_a_post(name), self._sessions.store)
-        answer = LegacyAnswer(
-            session, home, stream, self._limits, now, batch=batch, resumable=self._resumable
-        )
+        answer = self.new_answer(home, caller, now, batch=batch)
         for message in asked:
             answer.receive(message, now)
             if isinstance(message, Request) and message.method in WISHES:
@@ -170,6 +167,16 @@ class LegacyRequests:
                 self._sessions.note_wishes(home, now)
                 self._relay(home, rendered(message))
         return answer
+
+    def new_answer(
+        self, home: LegacySession, caller: Caller, now: float, *, batch: bool = False
+    ) -> LegacyAnswer:
+        """The response to a POST of a session, before anything of it was received."""
+        name = self._service.token()
+        admitted = home.admit(self._service, caller)
+        session = ServerSession(self._service, caller, legacy=admitted, wishes=home.wishes, name=name)
+        stream = Stream(home.id, name_of_a_post(name), self._sessions.store)
+        return LegacyAnswer(session, home, stream, self._limits, now, batch=batch, resumable=self._resumable)
 
     def _deliver(self, session: LegacySession, message: Message, now: float) -> None:
         """A notification or an answer, for whichever call of the session it is about, here or elsewhere."""

@@ -11,9 +11,11 @@ from kvmcp.core.http.admission import Accepted, LegacyMessage, ModernRequest, ad
 from kvmcp.core.http.answers import Answer, Fixed, ModernAnswer, earliest, refusal, refuse
 from kvmcp.core.http.exchange import BodyRoom, HttpExchange
 from kvmcp.core.http.headers import Headers
+from kvmcp.core.http.heads import Head, read_head
 from kvmcp.core.http.interests import Interests
 from kvmcp.core.http.legacy_requests import LegacyRequests
 from kvmcp.core.http.messages import EVENTS, Request, empty_response
+from kvmcp.core.http.plain_calls import PlainCalls
 from kvmcp.core.http.relays import Follow, TaskAsked, TaskTold, Told, Written
 from kvmcp.core.http.remote_tasks import RemoteTasks
 from kvmcp.core.http.sessions import Sessions
@@ -32,8 +34,8 @@ from kvmcp.core.versions import MODERN
 _LISTEN: Final = "subscriptions/listen"
 
 
-class _Head(Struct):
-    headers: Headers
+class _Asked(Struct):
+    head: Head
     caller: Caller
 
 
@@ -62,7 +64,10 @@ class HttpServer:
         self._legacy = LegacyRequests(service, self._sessions, self._shared, resumable=resumable)
         self._remote_tasks = None if self._shared is None else RemoteTasks(service, self._shared)
         self._tasks = Tasks(service, self._heard_of_task, self._remote_tasks)
-        self._open: dict[HttpExchange, _Head] = {}
+        self._plain_calls = PlainCalls(
+            service, self._sessions, self._legacy, self._tasks, resumable=resumable
+        )
+        self._open: dict[HttpExchange, _Asked] = {}
         self._woken: dict[HttpExchange, None] = {}
         self._streaming: set[HttpExchange] = set()
         self._listening: Interests[Event | TaskId, HttpExchange] = Interests()
@@ -77,17 +82,25 @@ class HttpServer:
 
     def open(self, request: Request, caller: Caller, now: float) -> HttpExchange:
         """A request's head has arrived. `caller` is who its peer was found to be, at the edge."""
-        headers = Headers(request.headers)
+        return self.open_read(read_head(request), caller, now)
+
+    def open_read(self, head: Head, caller: Caller, now: float) -> HttpExchange:
+        """A request's head has arrived, and was read (`heads`)."""
         exchange = HttpExchange(self, self._limits, now)
-        self._open[exchange] = _Head(headers, caller)
-        refused = self._head_fault(request.method, headers)
+        self._open[exchange] = _Asked(head, caller)
+        refused = self._fault(head)
         if refused is not None:
             exchange.answer(refused)
-        elif request.method == "DELETE":
-            exchange.answer(self._legacy.delete(headers, caller, now))
-        elif request.method == "GET":
-            exchange.answer(self._stream(exchange, headers, caller, now))
+        elif head.plain is None:
+            self._open_other(exchange, head, caller, now)
         return exchange
+
+    def _open_other(self, exchange: HttpExchange, head: Head, caller: Caller, now: float) -> None:
+        method, headers = head.request.method, head.headers
+        if method == "DELETE":
+            exchange.answer(self._legacy.delete(headers, caller, now))
+        elif method == "GET":
+            exchange.answer(self._stream(exchange, headers, caller, now))
 
     def publish(self, event: Event, now: float) -> None:
         """Something changed; clients that want to know are told when their transport takes it."""
@@ -173,12 +186,17 @@ class HttpServer:
 
     # --- heads ---
 
-    def _head_fault(self, method: str, headers: Headers) -> Fixed | None:
+    def _fault(self, head: Head) -> Fixed | None:
         """What is refused without looking at a body."""
         if self._ending:
             return refuse(503, "the server is shutting down", (b"retry-after", b"1"))
         if len(self._open) > self._limits.open_requests:
             return refuse(503, "too many requests are open", (b"retry-after", b"1"))
+        if head.plain is not None:
+            return self._length_fault(head.plain.length)
+        return self._head_fault(head.request.method, head.headers)
+
+    def _head_fault(self, method: str, headers: Headers) -> Fixed | None:
         if method == "POST":
             return self._post_fault(headers)
         if headers.get(agreement.VERSION) in MODERN:
@@ -194,7 +212,10 @@ class HttpServer:
             return refuse(415, "the body must be application/json")
         if not headers.accepts_both():
             return refuse(406, "the client must accept application/json and text/event-stream")
-        length, limit = headers.content_length(), self._limits.message_bytes
+        return self._length_fault(headers.content_length())
+
+    def _length_fault(self, length: int | None) -> Fixed | None:
+        limit = self._limits.message_bytes
         if length is not None and length > limit:
             return refuse(413, f"message of {length} bytes, limit is {limit}")
         return None
@@ -203,14 +224,19 @@ class HttpServer:
 
     def answer_body(self, exchange: HttpExchange, body: bytes, now: float) -> Answer:
         """The response to a POST."""
-        head = self._open[exchange]
+        asked = self._open[exchange]
+        head, caller = asked.head, asked.caller
         message = jsonrpc.decode(body, self._limits)
-        verdict = admit(self._service, head.headers, message, head.caller)
+        if head.plain is not None and isinstance(message, jsonrpc.Request):
+            plain = self._plain_calls.begin(head.plain, message, caller, now)
+            if plain is not None:
+                return plain
+        verdict = admit(self._service, head.headers, message, caller)
         match verdict:
             case ModernRequest():
-                return self._modern(exchange, verdict, head.caller, now)
+                return self._modern(exchange, verdict, caller, now)
             case LegacyMessage():
-                return self._legacy.post(head.headers, verdict.message, head.caller, now)
+                return self._legacy.post(head.headers, verdict.message, caller, now)
             case Accepted():
                 return Fixed(empty_response(202))
             case _:
@@ -268,6 +294,7 @@ class HttpServer:
     def left(self, exchange: HttpExchange) -> None:
         """An exchange is over."""
         del self._open[exchange]
-        self._streaming.discard(exchange)
-        self._listening.drop(exchange)
+        if exchange in self._streaming:
+            self._streaming.discard(exchange)
+            self._listening.drop(exchange)
         self._woken.pop(exchange, None)

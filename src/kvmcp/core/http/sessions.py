@@ -40,6 +40,8 @@ class LegacySession:
         self.id = id
         self.owner: str | None = None
         """Whose it is (`Caller.identity`), once a request of theirs has shown that."""
+        self.admitted: Admitted | None = None
+        """Era and context of its last request that was answered here; its caller was checked."""
         self.opened = opened
         self.dialect: LegacyDialect = service.legacy(opened.version)
         self.wishes = Wishes(Subscription(service.watched))
@@ -53,6 +55,12 @@ class LegacySession:
         """Streams to which something may still be written, the one opened by GET among them."""
         self.standalone: Stream | None = None
         """The stream that a GET opened: for all that belongs to no request."""
+
+    def admit(self, service: Service, caller: Caller) -> Admitted:
+        """Era and context of a request of `caller`, whose session it was found to be."""
+        if self.admitted is None or self.admitted.context.caller != caller:
+            self.admitted = self.opened.admitted(service, caller)
+        return self.admitted
 
     @property
     def is_open(self) -> bool:
@@ -112,6 +120,16 @@ class Sessions:
             session.owner = caller.identity
         self._touch(session, now)
         self.sweep(now)
+        return session
+
+    def of_next_call(self, id: str, caller: Caller, now: float) -> LegacySession | None:
+        """The session of an id if there is nothing to find out: this process has served its caller before."""
+        session = self._live.get(id)
+        if session is None or session.admitted is None or session.admitted.context.caller != caller:
+            return None
+        if now >= session.opened.expires or (self._shared is not None and not session.is_read):
+            return None
+        self._touch(session, now)
         return session
 
     def known(self, id: str) -> LegacySession | None:

@@ -133,7 +133,7 @@ class PromptArgument(Struct, frozen=True, omit_defaults=True):
 # --- results of features ------------------------------------------------------------------------------------
 
 
-class ToolResult(Struct, frozen=True):
+class ToolResult(Struct, frozen=True, gc=False):
     """What a tool answers.
 
     `structured` is JSON text (UTF-8). Where `content` is empty and there is `structured`, the one text block
