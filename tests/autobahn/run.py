@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BINARY = ["1.2.*", "9.2.*", "9.4.*", "9.6.*", "9.8.*", "12.2.*", "12.3.*"]
+BINARY = ["1.2.*", "9.2.*", "9.4.*", "9.6.*", "9.8.*", "12.2.*", "12.3.*", "12.5.*"]
 GROUPS = [f"{number}.*" for number in (1, 2, 3, 4, 5, 6, 7, 9, 10, 12, 13)]
 GOOD = {"OK", "NON-STRICT", "INFORMATIONAL"}
 """NON-STRICT: a mistake is seen when its frame is whole, not at its first wrong byte."""
