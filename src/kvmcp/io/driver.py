@@ -14,6 +14,7 @@ import anyio
 from kvmcp.backends.base import Backend
 from kvmcp.core.commands import Command
 from kvmcp.core.subscriptions import Event
+from kvmcp.io.loops import clock_of_loop
 from kvmcp.io.running import Asker, Runner
 from kvmcp.io.transport import PromptTransport, Transport
 
@@ -67,6 +68,7 @@ class Driver:
         self._runner: Runner
         self._reading = anyio.CancelScope()
         self._alarm = anyio.CancelScope()
+        self._clock = anyio.current_time
         self._sending = False
         self._sent: anyio.Event | None = None
         self._turn_wanted = anyio.Event()
@@ -77,9 +79,10 @@ class Driver:
 
     async def run(self) -> None:
         """Serve until the peer has closed its end, or `stop`; returns within the shutdown grace after that."""
+        self._clock = clock_of_loop()
         try:
             async with anyio.create_task_group() as tasks:
-                self._runner = Runner(self._machine, self._backend, tasks, self.turn, self.wake)
+                self._runner = Runner(self._machine, self._backend, tasks, self.turn, self.wake, self._clock)
                 tasks.start_soon(self._keep_time)
                 tasks.start_soon(self._turn_when_asked)
                 with self._reading:
@@ -92,16 +95,16 @@ class Driver:
             self._runner.close()
             # Also where this was cancelled: what nobody hears of any more is not to be looked after for ever.
             if not self._machine.closed:
-                self._machine.begin_shutdown(anyio.current_time())
+                self._machine.begin_shutdown(self._clock())
 
     def stop(self) -> None:
         """Take no more requests, finish what was accepted; `run` then returns within the shutdown grace."""
-        self._machine.begin_shutdown(anyio.current_time())
+        self._machine.begin_shutdown(self._clock())
         self._reading.cancel()
 
     def publish(self, event: Event) -> None:
         """Something changed that this peer may want to know; it is told as soon as it reads."""
-        now = anyio.current_time()
+        now = self._clock()
         self._machine.publish(event, now)
         if self._machine.wants_turn:  # Most changes concern few of the connections.
             # The timer's task takes the turn: a publisher never waits for a reader.
@@ -161,7 +164,8 @@ class Driver:
             await self._sent.wait()
         self._sending = True
         try:
-            while self._has_unsent():
+            self._take_unsent()
+            while self._unsent:
                 await self._send_some()
         finally:
             self._sending = False
@@ -180,7 +184,8 @@ class Driver:
     def _flush_now(self) -> None:
         if self._prompt is None:
             return
-        while self._has_unsent():
+        self._take_unsent()
+        while self._unsent:
             try:
                 sent = self._prompt.send_now(self._unsent)
             except _GONE as error:
@@ -190,18 +195,18 @@ class Driver:
                 return
             self._unsent = self._unsent[sent:]
 
-    def _has_unsent(self) -> bool:
+    def _take_unsent(self) -> None:
         if not self._unsent:
             self._unsent = memoryview(self._machine.data_to_send())
         if self._peer_gone:
             self._unsent = _NOTHING
-        return len(self._unsent) > 0
 
     def _lose_peer(self, error: Exception) -> None:
         """Nobody reads our answers any more: no more input either, and what runs is finished unheard."""
         logger.debug("the peer is gone: %s", error)
         self._peer_gone = True
-        self._machine.receive_eof(anyio.current_time())
+        self._unsent = _NOTHING
+        self._machine.receive_eof(self._clock())
         self._reading.cancel()
 
     # --- input ---
@@ -219,10 +224,10 @@ class Driver:
                 logger.debug("reading failed: %s", error)
                 data = b""
             if not data:
-                machine.receive_eof(anyio.current_time())
+                machine.receive_eof(self._clock())
                 await self.turn()
                 return
-            machine.receive_data(data, anyio.current_time())
+            machine.receive_data(data, self._clock())
             await self.turn()
 
     # --- time ---
@@ -233,6 +238,6 @@ class Driver:
             deadline = self._machine.next_deadline()
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
                 await anyio.sleep_forever()
-            self._machine.handle_timeout(anyio.current_time())
+            self._machine.handle_timeout(self._clock())
             self._run_commands()
             self._turn_wanted.set()

@@ -19,8 +19,9 @@ from kvmcp.core.http.messages import Field, Part, ResponseStart
 from kvmcp.core.http.old_sse import OldSseServer
 from kvmcp.core.http.server import HttpServer
 from kvmcp.core.subscriptions import Event
+from kvmcp.io.loops import clock_of_loop
 from kvmcp.io.replicas import Replicas
-from kvmcp.io.running import Runner, clock_of_loop, run_alone
+from kvmcp.io.running import Runner, run_alone
 
 logger = logging.getLogger("kvmcp.io")
 
@@ -101,7 +102,7 @@ class Endpoint:
         self._finished: anyio.Event | None = None
         self.closed = False
         """Whether nothing can be run any more."""
-        self._runner = Runner(server, backend, tasks, self._turn, self.settle)
+        self._runner = Runner(server, backend, tasks, self._turn, self.settle, self.clock)
         self._alarm = anyio.CancelScope()
         self._replicas = Replicas(server, backend, self.settle) if replicated else None
 
@@ -326,7 +327,7 @@ class _Drive:
     ) -> None:
         self._endpoint = endpoint
         self._exchange = exchange
-        self._runner = Runner(exchange, backend, tasks, self._turn, self.wake)
+        self._runner = Runner(exchange, backend, tasks, self._turn, self.wake, endpoint.clock)
         self._woken = anyio.Event()
 
     def wake(self) -> None:

@@ -6,7 +6,6 @@ and has one `Runner`. After anything that happened outside an input, `Runner` as
 
 import logging
 import math
-import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol, cast
@@ -41,15 +40,6 @@ JOINED_OPS: Final = 256
 """Operations that go to a busy store together: bounds what their replies can weigh."""
 
 
-def clock_of_loop() -> Callable[[], float]:
-    """`anyio.current_time` of the running event loop, which need not be looked up at each call."""
-    asyncio = sys.modules.get("asyncio")  # 12 ms to a program on trio
-    if asyncio is not None and anyio.get_cancelled_exc_class() is asyncio.CancelledError:
-        time: Callable[[], float] = asyncio.get_running_loop().time
-        return time
-    return anyio.current_time
-
-
 class Asker(Protocol):
     """A machine of the core that gives commands and is told how they ended."""
 
@@ -71,12 +61,14 @@ class Runner:
         tasks: TaskGroup,
         turn: Callable[[], Awaitable[None]],
         wake: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
         self._machine = machine
         self._backend = backend
         self._tasks = tasks
         self._turn = turn
         self._wake = wake
+        self._clock = clock
         self._batches: deque[RunBatch] = deque()
         self._under_way: list[RunBatch] = []
         self._for_task: list[RunBatch] = []
@@ -189,7 +181,7 @@ class Runner:
         if fault := _count_fault(replies, sum([len(command.ops) for command in commands])):
             self._fail(commands, fault)
             return
-        now = anyio.current_time()
+        now = self._clock()
         if len(commands) == 1:
             self._machine.complete(commands[0].ticket, replies, now)
             return
@@ -212,7 +204,7 @@ class Runner:
 
     def _start_job(self, ticket: Ticket, job: Job) -> None:
         async def tell(said: Said) -> None:
-            self._machine.tell(ticket, said, anyio.current_time())
+            self._machine.tell(ticket, said, self._clock())
             await self._turn()
             await checkpoint_if_cancelled()  # A job that only reports must notice that it was stopped.
 
@@ -224,7 +216,7 @@ class Runner:
         try:
             with self._jobs[ticket][0]:
                 outcome = await self._outcome(job, work)
-                self._machine.complete(ticket, outcome, anyio.current_time())
+                self._machine.complete(ticket, outcome, self._clock())
         finally:
             del self._jobs[ticket]
         # Also for a job that was stopped: it may have stopped itself by a question, whose flush was cancelled.

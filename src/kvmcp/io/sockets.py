@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
-from kvmcp.io.reading import AsyncioReader, on_trio
+from kvmcp.io.loops import AsyncioReader, on_trio
 
 CHUNK: Final = 16 * 1024
 """Bytes read at once. What one peer's chunk can make the core do is done before any other peer's turn: 16 KiB of

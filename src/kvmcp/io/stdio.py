@@ -19,7 +19,7 @@ from typing import Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from kvmcp.io.reading import AsyncioReader, on_trio
+from kvmcp.io.loops import AsyncioReader, on_trio
 
 CHUNK: Final = 65536
 """Bytes read at once: what a pipe holds on Linux."""

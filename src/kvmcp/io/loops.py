@@ -1,7 +1,4 @@
-"""Reading a descriptor on asyncio, with one registration for its life instead of one per wait; and which loop runs.
-
-A chunk is read as it arrives, and no other before it is taken: what is not read stays with the sender.
-"""
+"""What there is to know of the running event loop, and what anyio offers only at a price."""
 
 from __future__ import annotations
 
@@ -21,8 +18,21 @@ def on_trio() -> bool:
     return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
+def clock_of_loop() -> Callable[[], float]:
+    """`anyio.current_time` of the running event loop, which need not be looked up at each call."""
+    if on_trio():
+        of_trio: Callable[[], float] = sys.modules["trio"].current_time
+        return of_trio
+    import asyncio  # as in `AsyncioReader`
+
+    return asyncio.get_running_loop().time
+
+
 class AsyncioReader:
-    """Reads by `read`, which raises BlockingIOError where there is nothing, and gives b"" at the end.
+    """Reads a descriptor on asyncio, with one registration for its life instead of one per wait.
+
+    A chunk is read as it arrives, and no other before it is taken: what is not read stays with the sender.
+    Reads by `read`, which raises BlockingIOError where there is nothing, and gives b"" at the end.
 
     Raises PermissionError for what always is ready, as a file is: the loop cannot watch it.
     """
