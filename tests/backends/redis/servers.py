@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[3]
-UP_WITHIN = 15.0
-"""Seconds that a server or a topology gets to come up; it takes well under two."""
 
 
 def need(binary: str) -> str:
@@ -108,7 +108,9 @@ class RedisServer:
         """Run one command through redis-cli; for tests' own set-up and checks."""
         login = ["-a", self.password, "--no-auth-warning"] if self.password else []
         command = [need("redis-cli"), "-h", "127.0.0.1", "-p", str(self.port), *login, *words]
-        return subprocess.run(command, capture_output=True, check=True, timeout=10).stdout.decode().strip()
+        return (
+            subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE).stdout.decode().strip()
+        )
 
     def _signal(self, number: int) -> None:
         assert self.process is not None
@@ -206,7 +208,7 @@ class Cluster:
         addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
         command = [need("redis-cli"), "--cluster", "create", *addresses, "--cluster-yes"]
         command += ["--cluster-replicas", str(self.replicas)]
-        subprocess.run(command, check=True, capture_output=True, timeout=UP_WITHIN)
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
         wait_until(self.is_up, "the cluster")
         return self
 
@@ -246,8 +248,8 @@ class Cluster:
 
 def wait_until(condition: "object", what: str) -> None:
     assert callable(condition)
-    end = time.monotonic() + UP_WITHIN
+    end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError(f"{what}: not there after {UP_WITHIN} s")
+            raise AssertionError(f"{what}: not there after {PATIENCE} s")
         time.sleep(0.02)

@@ -34,6 +34,7 @@ from tests.backends.harness import soon
 from tests.backends.redis.servers import RedisServer
 from tests.backends.redis.stores import backend_on, eventually
 from tests.fault_proxy import fault_proxy
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -218,7 +219,7 @@ async def test_a_stalled_server_fails_calls_at_their_deadline(
 
 async def refused(backend: RedisBackend, op: Op, code: Code) -> Failure:
     """The first refusal with this code; the ones before it have others."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         while True:
             (reply,) = await backend.execute([op])
             assert isinstance(reply, Failure), reply

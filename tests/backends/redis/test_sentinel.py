@@ -16,6 +16,7 @@ from kvmcp.backends.redis.errors import NO_PRIMARY
 from tests.backends.harness import read_until
 from tests.backends.redis.servers import SentinelSet, free_port
 from tests.backends.redis.stores import backend_at, eventually
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 OPTIONS = RedisOptions(op_timeout=1.0, connect_timeout=0.5)
@@ -70,12 +71,12 @@ async def test_the_primary_is_killed_under_load(sentinels: SentinelSet, namespac
         async with anyio.create_task_group() as tasks:
             for index in range(10):
                 tasks.start_soon(writer, index)
-            with anyio.fail_after(15):
+            with anyio.fail_after(PATIENCE):
                 await warm.wait()
             await anyio.to_thread.run_sync(sentinels.primary.ask, "wait", "2", "1000")
             await anyio.to_thread.run_sync(sentinels.primary.kill)
             killed.set()
-            with anyio.fail_after(15):
+            with anyio.fail_after(PATIENCE):
                 await done.wait()
         for index, number in last_sure.items():
             assert await eventually(backend, Get(namespace.key(f"{index}"))) == b"%d" % number
@@ -94,7 +95,7 @@ async def test_a_demoted_primary_is_left(sentinels: SentinelSet, namespace: Name
         assert await eventually(backend, Set(a, b"0")) is True
         await anyio.to_thread.run_sync(sentinels.sentinels[0].ask, "sentinel", "failover", sentinels.service)
         number, demoted = 0, False
-        with anyio.fail_after(15):
+        with anyio.fail_after(PATIENCE):
             while not demoted:
                 number += 1
                 await eventually(backend, Set(a, b"%d" % number))

@@ -43,6 +43,8 @@ ROUND: Final = 500
 EXPIRY_SLACK: Final = 0.001
 """Seconds after a key's end that it is looked at, so that Redis notices."""
 AFTER_REDIRECT: Final = 0.05
+PARTS: Final = 10
+"""A newcomer waits for `op_timeout` in so many parts. If our own event loop stands still, that costs it one part."""
 _NUMBERED: Final = re.compile(rb"#([0-9]{1,20}) (.*)", re.DOTALL)
 """What the script sends: the message's number in the channel's log, and its text. No JSON begins so."""
 
@@ -320,9 +322,7 @@ class WatchHub:
         try:
             with ExitStack() as stack:
                 watchers = self._register(events, keys, channels, stack)
-                with anyio.move_on_after(self._options.op_timeout):
-                    for _, watcher in watchers:
-                        await watcher.ready.wait()
+                await self._until_ready([watcher for _, watcher in watchers])
                 for feed, watcher in watchers:
                     if not watcher.ready.is_set():
                         feed.missed(watcher)
@@ -330,6 +330,14 @@ class WatchHub:
         finally:
             events.end()
             self._queues.discard(events)
+
+    async def _until_ready(self, watchers: list[Watcher]) -> None:
+        """Until Redis has confirmed everything, or has had `op_timeout` for it while we could hear it."""
+        for _ in range(PARTS):
+            with anyio.move_on_after(self._options.op_timeout / PARTS):
+                for watcher in watchers:
+                    await watcher.ready.wait()
+                return
 
     def _register(
         self, events: EventQueue, keys: tuple[NsKey, ...], channels: tuple[NsKey, ...], stack: ExitStack
