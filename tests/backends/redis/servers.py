@@ -1,6 +1,7 @@
 """Real Redis servers for tests: started here on free loopback ports, stopped by their own process."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -117,13 +118,18 @@ class RedisServer:
         os.kill(self.process.pid, number)
 
 
+DOWN_AFTER_MS = 400
+"""Until Sentinels take a silent server for dead, where they may. Low, so that a test need not wait."""
+NEVER_MS = 3_600_000
+
+
 class Sentinel(RedisServer):
     """A Sentinel that watches `primary` as `service`."""
 
-    def __init__(self, folder: Path, service: str, primary: RedisServer, down_after_ms: int) -> None:
+    def __init__(self, folder: Path, service: str, primary: RedisServer) -> None:
         super().__init__(folder)
         watched = f"sentinel monitor {service} 127.0.0.1 {primary.port} 2"
-        timing = f"sentinel down-after-milliseconds {service} {down_after_ms}"
+        timing = f"sentinel down-after-milliseconds {service} {NEVER_MS}"
         failover = f"sentinel failover-timeout {service} 3000"
         lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {folder}", watched, timing, failover]
         (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
@@ -133,17 +139,23 @@ class Sentinel(RedisServer):
 
 
 class SentinelSet:
-    """One primary, two replicas, three Sentinels."""
+    """One primary, two replicas, three Sentinels.
+
+    A replica takes over only when told (`sentinel failover`) or after `may_take_over`, and then only the first one:
+    on a busy machine servers seem dead that are not, and a failover from a living primary loses, rightly, what that
+    had not passed on yet.
+    """
 
     service = "kv"
 
-    def __init__(self, folder: Path, down_after_ms: int = 500) -> None:
+    def __init__(self, folder: Path) -> None:
         self.primary = RedisServer(folder / "r0")
         replica = ["--replicaof", "127.0.0.1", str(self.primary.port), "--repl-diskless-sync-delay", "0"]
-        self.servers = [self.primary, *(RedisServer(folder / f"r{i}", replica) for i in (1, 2))]
+        never = ["--replica-priority", "0"]
+        self.heir = RedisServer(folder / "r1", replica)
+        self.servers = [self.primary, self.heir, RedisServer(folder / "r2", [*replica, *never])]
         self.sentinels = [
-            Sentinel(self._made(folder / f"s{i}"), self.service, self.primary, down_after_ms)
-            for i in range(3)
+            Sentinel(self._made(folder / f"s{i}"), self.service, self.primary) for i in range(3)
         ]
 
     @staticmethod
@@ -174,6 +186,19 @@ class SentinelSet:
             k.get("num-slaves") == "2" and k.get("num-other-sentinels") == "2" and k.get("flags") == "master"
             for k in known
         )
+
+    def hold_writes(self) -> None:
+        """Let the primary begin no more writes, and both replicas get all that it has done."""
+        self.primary.ask("client", "pause", str(NEVER_MS), "write")
+        wait_until(self._replicas_have_all, "replicas in sync")
+
+    def may_take_over(self) -> None:
+        """Let the Sentinels notice that the primary is gone."""
+        for sentinel in self.sentinels:
+            sentinel.ask("sentinel", "set", self.service, "down-after-milliseconds", str(DOWN_AFTER_MS))
+
+    def _replicas_have_all(self) -> bool:
+        return len({_offset(server) for server in self.servers}) == 1
 
     def _replicas_online(self) -> bool:
         return self.primary.ask("info", "replication").count("state=online") == 2
@@ -244,6 +269,13 @@ class Cluster:
     def stop(self) -> None:
         for node in self.nodes:
             node.kill()
+
+
+def _offset(server: RedisServer) -> str:
+    """How much of the stream of writes a server has produced, or taken over."""
+    found = re.search(r"master_repl_offset:(\d+)", server.ask("info", "replication"))
+    assert found
+    return found[1]
 
 
 def wait_until(condition: "object", what: str) -> None:

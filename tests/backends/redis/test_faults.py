@@ -184,7 +184,8 @@ async def test_a_read_is_not_asked_again_behind_a_write_that_may_have_run(
 
 
 async def test_odd_chunks_and_delays_change_nothing(shared_server: RedisServer, namespace: Namespace) -> None:
-    async with fault_proxy(shared_server.port, seed=7) as proxy, backend_on(proxy.port) as backend:
+    options = RedisOptions(op_timeout=PATIENCE)  # each piece takes a turn of a loop that may be slow
+    async with fault_proxy(shared_server.port, seed=7) as proxy, backend_on(proxy.port, options) as backend:
         proxy.odd_chunks, proxy.delay = True, 0.0001
 
         async def call(index: int) -> None:

@@ -187,7 +187,8 @@ async def test_many_watchers_share_one_connection(server: RedisServer, namespace
 
     entered: list[NsKey] = []
     all_in = anyio.Event()
-    async with backend_on(server.port) as backend:
+    # In debug mode the loop itself needs seconds for so many tasks.
+    async with backend_on(server.port, RedisOptions(op_timeout=PATIENCE)) as backend:
         async with anyio.create_task_group() as tasks:
             for key in keys:
                 tasks.start_soon(watch, key)

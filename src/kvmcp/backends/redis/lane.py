@@ -212,8 +212,8 @@ class Lane:
 
     async def _hear_first(self) -> None:
         """After a stall of our own, answers that came in time wait unread, and this timer may precede the reader."""
-        long_ago = self._settings.clock() - LATE
         for _ in range(TURNS_TO_READ):
+            long_ago = self._settings.clock() - LATE
             if all(call.deadline > long_ago for call in self._calls()):
                 return
             await anyio.lowlevel.checkpoint()

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from kvmcp.backends.ops import Event, Failure, Message, NsKey
 from kvmcp.backends.redis.commands import Commands
 from kvmcp.backends.redis.errors import REDIRECTIONS, class_of
-from kvmcp.backends.redis.lane import Lane
+from kvmcp.backends.redis.lane import LATE, Lane
 from kvmcp.backends.redis.options import RedisOptions
 from kvmcp.backends.redis.resp import Call, Push, Slot, pack
 from kvmcp.backends.redis.routes import Routes, Spawn
@@ -43,8 +43,6 @@ ROUND: Final = 500
 EXPIRY_SLACK: Final = 0.001
 """Seconds after a key's end that it is looked at, so that Redis notices."""
 AFTER_REDIRECT: Final = 0.05
-PARTS: Final = 10
-"""A newcomer waits for `op_timeout` in so many parts. If our own event loop stands still, that costs it one part."""
 _NUMBERED: Final = re.compile(rb"#([0-9]{1,20}) (.*)", re.DOTALL)
 """What the script sends: the message's number in the channel's log, and its text. No JSON begins so."""
 
@@ -332,11 +330,18 @@ class WatchHub:
             self._queues.discard(events)
 
     async def _until_ready(self, watchers: list[Watcher]) -> None:
-        """Until Redis has confirmed everything, or has had `op_timeout` for it while we could hear it."""
-        for _ in range(PARTS):
-            with anyio.move_on_after(self._options.op_timeout / PARTS):
+        """Until Redis has confirmed everything, or has had `op_timeout` for it.
+
+        Where our own event loop stood still at its end, Redis may have answered in time: then it is waited for once
+        more, half as long.
+        """
+        for patience in (self._options.op_timeout, self._options.op_timeout / 2):
+            due = anyio.current_time() + patience
+            with anyio.move_on_after(patience):
                 for watcher in watchers:
                     await watcher.ready.wait()
+                return
+            if anyio.current_time() < due + LATE:
                 return
 
     def _register(
