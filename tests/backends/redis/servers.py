@@ -188,17 +188,12 @@ class SentinelSet:
         )
 
     def hold_writes(self) -> None:
-        """Let the primary begin no more writes, and both replicas get all that it has done."""
-        self.primary.ask("client", "pause", str(NEVER_MS), "write")
-        wait_until(self._replicas_have_all, "replicas in sync")
+        hold_writes(self.primary, self.servers[1:])
 
     def may_take_over(self) -> None:
         """Let the Sentinels notice that the primary is gone."""
         for sentinel in self.sentinels:
             sentinel.ask("sentinel", "set", self.service, "down-after-milliseconds", str(DOWN_AFTER_MS))
-
-    def _replicas_have_all(self) -> bool:
-        return len({_offset(server) for server in self.servers}) == 1
 
     def _replicas_online(self) -> bool:
         return self.primary.ask("info", "replication").count("state=online") == 2
@@ -252,9 +247,15 @@ class Cluster:
 
     def may_take_over(self, primary: RedisServer) -> None:
         """Let the replicas of `primary` stand for election when it is gone."""
-        for node in self.nodes:
-            if node.ask("role").split()[:3] == ["slave", "127.0.0.1", str(primary.port)]:
-                node.ask("config", "set", "cluster-replica-no-failover", "no")
+        for node in self._replicas_of(primary):
+            node.ask("config", "set", "cluster-replica-no-failover", "no")
+
+    def hold_writes(self, primary: RedisServer) -> None:
+        hold_writes(primary, self._replicas_of(primary))
+
+    def _replicas_of(self, primary: RedisServer) -> list[RedisServer]:
+        role = ["slave", "127.0.0.1", str(primary.port)]
+        return [node for node in self.nodes if node.ask("role").split()[:3] == role]
 
     def node_of(self, slot: int) -> RedisServer:
         """The primary that serves a slot."""
@@ -269,6 +270,15 @@ class Cluster:
     def stop(self) -> None:
         for node in self.nodes:
             node.kill()
+
+
+def hold_writes(primary: RedisServer, replicas: Sequence[RedisServer]) -> None:
+    """Let a primary begin no more writes, and its replicas get all that it has done.
+
+    WAIT would not do: it waits for the writes of its own connection.
+    """
+    primary.ask("client", "pause", str(NEVER_MS), "write")
+    wait_until(lambda: len({_offset(server) for server in (primary, *replicas)}) == 1, "replicas in sync")
 
 
 def _offset(server: RedisServer) -> str:
