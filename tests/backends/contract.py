@@ -49,7 +49,6 @@ from tests.backends.contract_values import ValuesContract
 from tests.backends.harness import (
     AFTER_SOON,
     LATER_MS,
-    PATIENCE,
     SOON_MS,
     Store,
     assert_refused,
@@ -58,6 +57,7 @@ from tests.backends.harness import (
     receivers,
     soon,
 )
+from tests.patience import PATIENCE
 
 ODD_NAMES = [
     "a:b:c",

@@ -39,7 +39,8 @@ from kvmcp.backends.ops import (
     Unmet,
     etag_of,
 )
-from tests.backends.harness import AFTER_SOON, LATER_MS, PATIENCE, SOON_MS, Store, assert_refused
+from tests.backends.harness import AFTER_SOON, LATER_MS, SOON_MS, Store, assert_refused
+from tests.patience import PATIENCE
 
 
 async def assert_lives(store: Store, name: str) -> None:

@@ -21,13 +21,12 @@ from kvmcp.backends.ops import (
     Scan,
     Set,
 )
+from tests.patience import PATIENCE
 
 SOON_MS = 100
 AFTER_SOON = 0.25
 """Seconds after which a key that was given `SOON_MS` is gone."""
 LATER_MS = 3_600_000
-PATIENCE = 5.0
-"""Seconds that a test waits for an event before it fails."""
 
 
 class Store(Struct, frozen=True):

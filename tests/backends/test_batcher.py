@@ -5,6 +5,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from kvmcp.backends.batcher import Batcher
+from tests.patience import PATIENCE
 
 
 def test_items_leave_joined_and_in_order() -> None:
@@ -55,7 +56,7 @@ async def test_callers_wait_in_line() -> None:
             tasks.start_soon(caller, number)
             await anyio.wait_all_tasks_blocked()
         taken: list[int] = []
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             while len(taken) < 4:
                 taken += batcher.take()
                 await checkpoint()

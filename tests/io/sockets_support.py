@@ -17,14 +17,13 @@ from kvmcp.io.websocket.limits import WebSocketLimits
 from kvmcp.server import Server
 from tests.io.support import make_server
 from tests.io.websocket.support import CLOSE, Frame, split_frames
+from tests.patience import PATIENCE
 
 PROFILE = ClientProfile(Implementation("test", "1"))
-SETTLE = 20.0
-"""Seconds that anything may take before a test gives up: a bound, never an expectation."""
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(SETTLE):
+    with anyio.fail_after(PATIENCE):
         while not condition():
             await checkpoint()
 
@@ -80,7 +79,7 @@ class RawPeer:
 
     async def head(self) -> bytes:
         """The head of the HTTP response."""
-        with anyio.fail_after(SETTLE):
+        with anyio.fail_after(PATIENCE):
             while b"\r\n\r\n" not in self._pending:
                 data = await self.transport.receive()
                 assert data, self._pending
@@ -91,7 +90,7 @@ class RawPeer:
     async def frames(self, count: int) -> list[Frame]:
         """The next frames."""
         found: list[Frame] = []
-        with anyio.fail_after(SETTLE):
+        with anyio.fail_after(PATIENCE):
             while True:
                 more, self._pending = split_frames(self._pending)
                 found += more
@@ -104,7 +103,7 @@ class RawPeer:
 
     async def rest(self) -> bytes:
         """All until the end, or the reset, of the stream."""
-        with anyio.fail_after(SETTLE):
+        with anyio.fail_after(PATIENCE):
             try:
                 while data := await self.transport.receive():
                     self._pending += data

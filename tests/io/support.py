@@ -15,6 +15,7 @@ from kvmcp.backends.memory import MemoryBackend
 from kvmcp.backends.ops import Event, NsKey
 from kvmcp.core.limits import Limits
 from kvmcp.server import Server
+from tests.patience import PATIENCE
 from tests.schema import validate_server_message
 from tests.tools.support import redis_tools
 
@@ -98,7 +99,7 @@ class MemoryTransport:
 
     async def hear(self) -> dict[str, Any]:
         """The next message of the server."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             while b"\n" not in self._pending:
                 self._pending += await self._from_server.receive()
         line, _, self._pending = self._pending.partition(b"\n")
@@ -180,7 +181,7 @@ async def serving(server: Server, transport: MemoryTransport) -> AsyncIterator[M
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, transport)
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE):
                 yield transport
             transport.hang_up()
     finally:

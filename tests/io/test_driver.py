@@ -27,6 +27,7 @@ from tests.io.support import (
     ping,
     serving,
 )
+from tests.patience import PATIENCE
 from tests.tools.support import redis_tools, without_etag
 
 pytestmark = pytest.mark.anyio
@@ -390,7 +391,7 @@ async def test_end_of_input_answers_what_was_accepted_and_ends() -> None:
     server, client = make_server(), MemoryTransport()
     client.say(*initialize(), call(1, "redis_get", key="a"), b'{"jsonrpc":"2.0","id":2,"method":"ping"}')
     client.hang_up()
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         await server.serve(client)
     assert [(await client.hear())["id"] for _ in range(3)] == ["init", 1, 2]
     client.close()
@@ -426,7 +427,7 @@ async def test_a_broken_pipe_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
     server, client = make_server(), MemoryTransport()
     client.broken = True
     client.say(*initialize())
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         await server.serve(client)
     client.close()
     assert not caplog.records
@@ -470,6 +471,6 @@ async def _settled() -> None:
 
 
 async def _until(condition: Any) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         while not condition():
             await anyio.wait_all_tasks_blocked()

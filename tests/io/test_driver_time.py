@@ -66,6 +66,24 @@ async def test_a_client_that_never_answers_is_given_up(
         nursery.cancel_scope.cancel()
 
 
+async def test_an_answer_that_came_in_time_counts_though_we_stood_still(mock_clock: MockClock) -> None:
+    """Timer and reader are due at once, and which of them trio runs first is a matter of luck: hence many."""
+    server = with_tools()
+    server._limits = Limits(work_timeout=1e6)
+    for _ in range(20):
+        with closing(MemoryTransport(piece=65536)) as client:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.serve, client)
+                client.say(*initialize(elicitation={}), call(1, "paint"))
+                await client.hear()
+                for _ in range(2):
+                    asked = await client.hear()
+                    client.say({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "accept"}})
+                    mock_clock.jump(601)
+                assert (await client.hear())["result"]["structuredContent"] == {"colours": ["accept"] * 2}
+                nursery.cancel_scope.cancel()
+
+
 async def test_a_stop_waits_for_the_grace_and_no_longer(
     client: MemoryTransport, autojump_clock: MockClock
 ) -> None:

@@ -26,9 +26,10 @@ from kvmcp.io.sockets import PlainTransport, TlsTransport, connect_tcp, plain_tr
 from kvmcp.io.transport import Transport
 from kvmcp.server import Server
 from tests.backends.redis.certificates import Authority
-from tests.io.sockets_support import PROFILE, SETTLE, RawPeer, Running, served, until
+from tests.io.sockets_support import PROFILE, RawPeer, Running, served, until
 from tests.io.support import SlowBackend, call, initialize, make_server, ping
 from tests.io.websocket.support import text, upgrade
+from tests.patience import PATIENCE
 from tests.tools.support import without_etag
 
 pytestmark = pytest.mark.anyio
@@ -194,7 +195,7 @@ async def test_several_transports_share_a_store_and_its_changes(tmp_path: Path) 
                 assert without_etag(answer["structuredContent"]) == {"found": True, "value": 1}
             heard = anyio.Event()
             server.remove(server.catalog.tool("redis_get"))  # type: ignore[arg-type]  # it is there
-            with anyio.fail_after(SETTLE):
+            with anyio.fail_after(PATIENCE):
                 await heard.wait()
         server.stop()
         for acceptor in acceptors:
@@ -262,7 +263,7 @@ async def test_no_descriptors_is_no_busy_loop_and_no_end(
         listener.socket = failing  # type: ignore[assignment]  # all that is used of it
         peer = await running.connect()
         await peer.send(b"hello")
-        with anyio.fail_after(SETTLE):
+        with anyio.fail_after(PATIENCE):
             assert await peer.transport.receive() == b"hello"
         assert failing.faults == []
     warnings = [record for record in caplog.records if record.name == "kvmcp.io"]
@@ -310,7 +311,7 @@ async def test_a_peer_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch
         big = json.dumps(call(1, "redis_set", key="a", value="x" * 300_000)).encode() + b"\n"
         asks = b"".join(json.dumps(call(n, "redis_get", key="a")).encode() + b"\n" for n in range(2, 200))
         await peer.send(b"".join(json.dumps(line).encode() + b"\n" for line in initialize()) + big)
-        with pytest.raises(OSError), anyio.fail_after(SETTLE):
+        with pytest.raises(OSError), anyio.fail_after(PATIENCE):
             while True:
                 await peer.send(asks)
         await until(lambda: not running.drivers)
@@ -408,10 +409,10 @@ async def test_a_write_that_is_cancelled_happens_once(
         while view:
             with anyio.move_on_after(0.001):
                 view = view[await writer.send_some(view) :]
-        await writer.aclose(SETTLE)
+        await writer.aclose(PATIENCE)
 
     received = bytearray()
-    with anyio.fail_after(SETTLE):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(writer.handshake)
             await reader.handshake()
@@ -434,7 +435,7 @@ async def test_a_read_that_is_cancelled_loses_nothing() -> None:
                 received += await reader.receive()
             theirs.send(b"%d," % n)
         theirs.shutdown(socket.SHUT_WR)
-        with anyio.fail_after(SETTLE):
+        with anyio.fail_after(PATIENCE):
             while data := await reader.receive():
                 received += data
         assert await reader.receive() == b""

@@ -16,6 +16,7 @@ from kvmcp.core.subscriptions import Event, ResourceUpdated, Watched
 from kvmcp.core.wire.common import ClientCapabilities, Done
 from kvmcp.io.lookout import GROUP_THINGS, StoreLookout, beside
 from kvmcp.io.work import Work
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +52,7 @@ class Told:
 
     async def until(self, wanted: Callable[[list[str]], bool]) -> list[str]:
         """Wait for what was published to be so, and take it."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             while not wanted(self.uris):
                 self._more = anyio.Event()
                 await self._more.wait()
@@ -118,7 +119,7 @@ class Scene:
         """What a subscriber waits for."""
         job = self.lookout.job(uris)
         if job is not None:
-            with anyio.fail_after(5):
+            with anyio.fail_after(PATIENCE):
                 assert await job.run(Work(job.context, _say_nothing)) == Done()
 
     async def watch(self, *uris: str) -> None:

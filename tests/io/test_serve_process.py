@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from tests.io.support import MODERN_META, Witness, call, initialize, ping
+from tests.patience import PATIENCE
 from tests.tools.support import without_etag
 
 LIMIT = 4 * 1024 * 1024
-SETTLE = 20.0
-"""Seconds that a process may take for anything before a test gives up: a bound, never an expectation."""
 
 
 class Process:
@@ -54,7 +53,7 @@ class Process:
 
     def end(self) -> tuple[int, bytes]:
         """Status and standard error, after the end of input."""
-        _, errors = self.child.communicate(timeout=SETTLE)
+        _, errors = self.child.communicate(timeout=PATIENCE)
         return self.child.returncode, errors
 
 
@@ -90,7 +89,7 @@ def test_accepted_requests_are_answered_after_the_end_of_input(server: Process) 
     assert server.child.stdin is not None
     server.child.stdin.close()
     server.child.stdin = None
-    out, errors = server.child.communicate(timeout=SETTLE)
+    out, errors = server.child.communicate(timeout=PATIENCE)
     assert [json.loads(line)["id"] for line in out.splitlines()] == list(range(500))
     assert (server.child.returncode, errors) == (0, b"")
 
@@ -116,14 +115,14 @@ def test_a_signal_at_the_end_changes_nothing(server: Process, number: signal.Sig
     for _ in range(5):
         server.child.send_signal(number)
         time.sleep(0.005)
-    assert server.child.wait(timeout=SETTLE) == 0
+    assert server.child.wait(timeout=PATIENCE) == 0
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_descriptors_are_an_empty_input_and_no_output(loop: str, closed: str) -> None:
     command = f"{sys.executable} -m kvmcp serve --loop {loop} {closed}"
     run = subprocess.run(
-        ["sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, timeout=SETTLE, check=False
+        ["sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
 
@@ -133,7 +132,7 @@ def test_signals_stop_cleanly(server: Process, number: signal.Signals) -> None:
     server.say(ping(1))
     server.hear()
     server.child.send_signal(number)
-    assert server.child.wait(timeout=SETTLE) == 0
+    assert server.child.wait(timeout=PATIENCE) == 0
     assert server.child.stderr is not None
     assert number.name in server.child.stderr.read().decode()
 
@@ -144,7 +143,7 @@ def test_a_signal_with_a_listen_open_ends_it_properly(server: Process) -> None:
     assert server.hear()["method"] == "notifications/subscriptions/acknowledged"
     server.child.send_signal(signal.SIGTERM)
     assert server.hear()["id"] == 9
-    assert server.child.wait(timeout=SETTLE) == 0
+    assert server.child.wait(timeout=PATIENCE) == 0
 
 
 def test_a_broken_pipe_is_quiet(server: Process) -> None:
@@ -154,7 +153,7 @@ def test_a_broken_pipe_is_quiet(server: Process) -> None:
     server.child.stdout.close()
     server.child.stdout = None
     server.say(ping(2))
-    assert server.child.wait(timeout=SETTLE) == 0
+    assert server.child.wait(timeout=PATIENCE) == 0
     assert server.child.stderr is not None
     assert server.child.stderr.read() == b""
 

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from kvmcp.io.stdio import CHUNK, StdioTransport
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -77,7 +78,7 @@ async def test_more_than_the_channel_holds_waits_for_the_reader(channel: tuple[i
         while len(received) < len(data):
             received.extend(await transport.receive())
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(send_all, transport, data)
             await anyio.wait_all_tasks_blocked()
@@ -170,6 +171,7 @@ TALK = """
 import sys
 import anyio
 from kvmcp.io.stdio import claim_stdio
+from tests.patience import PATIENCE
 
 async def main():
     with claim_stdio() as transport:

@@ -13,6 +13,7 @@ from kvmcp.backends.ops import Event, NsKey
 from kvmcp.server import Server
 from kvmcp.tools.surface import TOOL_SETS
 from tests.io.support import MemoryTransport, call, initialize, serving
+from tests.patience import PATIENCE
 from tests.tools.support import redis_tools
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +73,7 @@ async def test_a_wait_ends_when_somebody_else_acts(
             other.say(call(1, before[0], **before[1]))
             await other.hear()
         one.say(call(2, tool, **waits))
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await backend.watching.wait()
         other.say(call(3, ends[0], **ends[1]))
         await other.hear()
@@ -87,7 +88,7 @@ async def test_a_cancelled_wait_for_work_claims_nothing_later() -> None:
         client.say(*initialize())
         await client.hear()
         client.say(call(1, "queue_claim", **QUEUE))
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await backend.watching.wait()
         client.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
         client.say(call(2, "redis_rpush", key="q", values=["work"]))

@@ -27,6 +27,7 @@ from tests.io.support import (
     ping,
     serving,
 )
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -77,14 +78,14 @@ async def test_a_message_ends_the_wait() -> None:
         client.say(*initialize())
         await client.hear()
         client.say(subscribe(1))
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await backend.watching.wait()
         publish(backend, b'{"n":1}')
         result = (await client.hear())["result"]["structuredContent"]
         assert [message["message"] for message in result["messages"]] == [{"n": 1}]
         client.say(call(2, "redis_subscribe", channels=["c"], cursor=result["cursor"]))
         assert (await client.hear())["result"]["structuredContent"]["messages"] == []
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await backend.left.wait()
 
 
@@ -114,10 +115,10 @@ async def test_a_cancelled_wait_is_over_and_the_connection_goes_on() -> None:
         client.say(*initialize())
         await client.hear()
         client.say(subscribe(1))
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await backend.watching.wait()
         client.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await backend.left.wait()
         publish(backend, b"1")
         client.say(ping(2))
@@ -129,7 +130,7 @@ async def test_a_wait_ends_with_its_connection() -> None:
     async with serving(make_server(backend), MemoryTransport(piece=65536)) as client:
         client.say(*initialize(), subscribe(1))
         await client.hear()
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await backend.watching.wait()
     assert backend.left.is_set()
 
@@ -140,7 +141,7 @@ async def test_a_store_that_closes_ends_the_wait_with_its_failure() -> None:
         client.say(*initialize())
         await client.hear()
         client.say(subscribe(1))
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await backend.watching.wait()
         await backend.aclose()
         result = (await client.hear())["result"]
@@ -192,7 +193,7 @@ async def test_it_looks_again_after_each_change() -> None:
         client.say(*initialize(), call(1, "watch"))
         await client.hear()
         for looks in range(1, 4):
-            with anyio.fail_after(5):
+            with anyio.fail_after(PATIENCE):
                 while len(then.looks) < looks:
                     await anyio.lowlevel.checkpoint()
             backend.execute_now([Set(KEY, b"1")])

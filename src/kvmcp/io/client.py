@@ -33,6 +33,7 @@ from kvmcp.core.client.profile import ClientProfile
 from kvmcp.core.client.session import ClientSession
 from kvmcp.core.commands import Ticket
 from kvmcp.core.errors import RpcError
+from kvmcp.io.patience import hear_first
 from kvmcp.io.sockets import (
     PlainTransport,
     SocketTransport,
@@ -214,6 +215,7 @@ class Client:
             deadline = self._machine.next_deadline()
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
                 await anyio.sleep_forever()
+            await hear_first(self._alarm.deadline)
             self._machine.handle_timeout(anyio.current_time())
             self._dispatch()
             self.wake()

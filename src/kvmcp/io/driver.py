@@ -15,6 +15,7 @@ from kvmcp.backends.base import Backend
 from kvmcp.core.commands import Command
 from kvmcp.core.subscriptions import Event
 from kvmcp.io.loops import clock_of_loop
+from kvmcp.io.patience import hear_first
 from kvmcp.io.running import Asker, Runner
 from kvmcp.io.transport import PromptTransport, Transport
 
@@ -238,6 +239,7 @@ class Driver:
             deadline = self._machine.next_deadline()
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
                 await anyio.sleep_forever()
+            await hear_first(self._alarm.deadline)
             self._machine.handle_timeout(self._clock())
             self._run_commands()
             self._turn_wanted.set()

@@ -32,6 +32,7 @@ from msgspec import Struct
 from kvmcp.core.errors import clip
 from kvmcp.io.endpoint import BODY_NOW, App, Message
 from kvmcp.io.listening import Acceptor, Listener, ListenLimits, Peer
+from kvmcp.io.patience import hear_first
 from kvmcp.io.transport import Transport
 
 logger = logging.getLogger("kvmcp.io")
@@ -457,7 +458,9 @@ class HypercornServer:
     async def _sweep(self) -> None:
         """Ends the connections whose deadlines have passed."""
         while True:
-            await anyio.sleep(self.limits.sweep)
+            due = anyio.current_time() + self.limits.sweep
+            await anyio.sleep_until(due)
+            await hear_first(due)
             now = anyio.current_time()
             for connection in list(self.connections):
                 if now >= connection.deadline:

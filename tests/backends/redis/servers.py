@@ -1,6 +1,7 @@
 """Real Redis servers for tests: started here on free loopback ports, stopped by their own process."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[3]
-UP_WITHIN = 15.0
-"""Seconds that a server or a topology gets to come up; it takes well under two."""
 
 
 def need(binary: str) -> str:
@@ -108,20 +109,27 @@ class RedisServer:
         """Run one command through redis-cli; for tests' own set-up and checks."""
         login = ["-a", self.password, "--no-auth-warning"] if self.password else []
         command = [need("redis-cli"), "-h", "127.0.0.1", "-p", str(self.port), *login, *words]
-        return subprocess.run(command, capture_output=True, check=True, timeout=10).stdout.decode().strip()
+        return (
+            subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE).stdout.decode().strip()
+        )
 
     def _signal(self, number: int) -> None:
         assert self.process is not None
         os.kill(self.process.pid, number)
 
 
+DOWN_AFTER_MS = 400
+"""Until Sentinels take a silent server for dead, where they may. Low, so that a test need not wait."""
+NEVER_MS = 3_600_000
+
+
 class Sentinel(RedisServer):
     """A Sentinel that watches `primary` as `service`."""
 
-    def __init__(self, folder: Path, service: str, primary: RedisServer, down_after_ms: int) -> None:
+    def __init__(self, folder: Path, service: str, primary: RedisServer) -> None:
         super().__init__(folder)
         watched = f"sentinel monitor {service} 127.0.0.1 {primary.port} 2"
-        timing = f"sentinel down-after-milliseconds {service} {down_after_ms}"
+        timing = f"sentinel down-after-milliseconds {service} {NEVER_MS}"
         failover = f"sentinel failover-timeout {service} 3000"
         lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {folder}", watched, timing, failover]
         (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
@@ -131,17 +139,23 @@ class Sentinel(RedisServer):
 
 
 class SentinelSet:
-    """One primary, two replicas, three Sentinels."""
+    """One primary, two replicas, three Sentinels.
+
+    A replica takes over only when told (`sentinel failover`) or after `may_take_over`, and then only the first one:
+    on a busy machine servers seem dead that are not, and a failover from a living primary loses, rightly, what that
+    had not passed on yet.
+    """
 
     service = "kv"
 
-    def __init__(self, folder: Path, down_after_ms: int = 500) -> None:
+    def __init__(self, folder: Path) -> None:
         self.primary = RedisServer(folder / "r0")
         replica = ["--replicaof", "127.0.0.1", str(self.primary.port), "--repl-diskless-sync-delay", "0"]
-        self.servers = [self.primary, *(RedisServer(folder / f"r{i}", replica) for i in (1, 2))]
+        never = ["--replica-priority", "0"]
+        self.heir = RedisServer(folder / "r1", replica)
+        self.servers = [self.primary, self.heir, RedisServer(folder / "r2", [*replica, *never])]
         self.sentinels = [
-            Sentinel(self._made(folder / f"s{i}"), self.service, self.primary, down_after_ms)
-            for i in range(3)
+            Sentinel(self._made(folder / f"s{i}"), self.service, self.primary) for i in range(3)
         ]
 
     @staticmethod
@@ -172,6 +186,14 @@ class SentinelSet:
             k.get("num-slaves") == "2" and k.get("num-other-sentinels") == "2" and k.get("flags") == "master"
             for k in known
         )
+
+    def hold_writes(self) -> None:
+        hold_writes(self.primary, self.servers[1:])
+
+    def may_take_over(self) -> None:
+        """Let the Sentinels notice that the primary is gone."""
+        for sentinel in self.sentinels:
+            sentinel.ask("sentinel", "set", self.service, "down-after-milliseconds", str(DOWN_AFTER_MS))
 
     def _replicas_online(self) -> bool:
         return self.primary.ask("info", "replication").count("state=online") == 2
@@ -206,7 +228,7 @@ class Cluster:
         addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
         command = [need("redis-cli"), "--cluster", "create", *addresses, "--cluster-yes"]
         command += ["--cluster-replicas", str(self.replicas)]
-        subprocess.run(command, check=True, capture_output=True, timeout=UP_WITHIN)
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
         wait_until(self.is_up, "the cluster")
         return self
 
@@ -225,9 +247,15 @@ class Cluster:
 
     def may_take_over(self, primary: RedisServer) -> None:
         """Let the replicas of `primary` stand for election when it is gone."""
-        for node in self.nodes:
-            if node.ask("role").split()[:3] == ["slave", "127.0.0.1", str(primary.port)]:
-                node.ask("config", "set", "cluster-replica-no-failover", "no")
+        for node in self._replicas_of(primary):
+            node.ask("config", "set", "cluster-replica-no-failover", "no")
+
+    def hold_writes(self, primary: RedisServer) -> None:
+        hold_writes(primary, self._replicas_of(primary))
+
+    def _replicas_of(self, primary: RedisServer) -> list[RedisServer]:
+        role = ["slave", "127.0.0.1", str(primary.port)]
+        return [node for node in self.nodes if node.ask("role").split()[:3] == role]
 
     def node_of(self, slot: int) -> RedisServer:
         """The primary that serves a slot."""
@@ -244,10 +272,26 @@ class Cluster:
             node.kill()
 
 
+def hold_writes(primary: RedisServer, replicas: Sequence[RedisServer]) -> None:
+    """Let a primary begin no more writes, and its replicas get all that it has done.
+
+    WAIT would not do: it waits for the writes of its own connection.
+    """
+    primary.ask("client", "pause", str(NEVER_MS), "write")
+    wait_until(lambda: len({_offset(server) for server in (primary, *replicas)}) == 1, "replicas in sync")
+
+
+def _offset(server: RedisServer) -> str:
+    """How much of the stream of writes a server has produced, or taken over."""
+    found = re.search(r"master_repl_offset:(\d+)", server.ask("info", "replication"))
+    assert found
+    return found[1]
+
+
 def wait_until(condition: "object", what: str) -> None:
     assert callable(condition)
-    end = time.monotonic() + UP_WITHIN
+    end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError(f"{what}: not there after {UP_WITHIN} s")
+            raise AssertionError(f"{what}: not there after {PATIENCE} s")
         time.sleep(0.02)

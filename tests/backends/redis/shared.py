@@ -10,9 +10,6 @@ import pytest
 
 from tests.backends.redis.servers import Cluster, RedisServer, SentinelSet
 
-NEVER_DOWN_MS = 60_000
-"""Longer than a busy machine keeps a server from answering its Sentinels: nothing is to fail over here."""
-
 
 @pytest.fixture(scope="session")
 def redis_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -39,7 +36,7 @@ def cluster(redis_folder: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def sentinel_set(redis_folder: Path) -> Iterator[SentinelSet]:
-    sentinels = SentinelSet(redis_folder / "sentinel", down_after_ms=NEVER_DOWN_MS)
+    sentinels = SentinelSet(redis_folder / "sentinel")
     try:
         yield sentinels.start()
     finally:

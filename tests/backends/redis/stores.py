@@ -7,9 +7,7 @@ import anyio
 
 from kvmcp.backends.ops import Failure, Op, Reply
 from kvmcp.backends.redis import RedisBackend, RedisOptions, open_backend
-
-PATIENCE = 10.0
-"""Seconds that `eventually` waits before the test fails."""
+from tests.patience import PATIENCE
 
 
 @asynccontextmanager

@@ -34,6 +34,7 @@ from tests.backends.harness import soon
 from tests.backends.redis.servers import RedisServer
 from tests.backends.redis.stores import backend_on, eventually
 from tests.fault_proxy import fault_proxy
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -183,7 +184,8 @@ async def test_a_read_is_not_asked_again_behind_a_write_that_may_have_run(
 
 
 async def test_odd_chunks_and_delays_change_nothing(shared_server: RedisServer, namespace: Namespace) -> None:
-    async with fault_proxy(shared_server.port, seed=7) as proxy, backend_on(proxy.port) as backend:
+    options = RedisOptions(op_timeout=PATIENCE)  # each piece takes a turn of a loop that may be slow
+    async with fault_proxy(shared_server.port, seed=7) as proxy, backend_on(proxy.port, options) as backend:
         proxy.odd_chunks, proxy.delay = True, 0.0001
 
         async def call(index: int) -> None:
@@ -218,7 +220,7 @@ async def test_a_stalled_server_fails_calls_at_their_deadline(
 
 async def refused(backend: RedisBackend, op: Op, code: Code) -> Failure:
     """The first refusal with this code; the ones before it have others."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         while True:
             (reply,) = await backend.execute([op])
             assert isinstance(reply, Failure), reply

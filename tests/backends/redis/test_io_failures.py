@@ -29,6 +29,7 @@ from kvmcp.backends.redis.wire import Wire, connect
 from tests.backends.harness import plain, receivers
 from tests.backends.redis.servers import RedisServer
 from tests.backends.redis.stores import backend_on, eventually
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -247,7 +248,7 @@ async def test_a_watch_cancelled_at_every_wait(shared_server: RedisServer, names
             async with backend.watch([key], [channel]) as events:
                 (reply,) = await backend.execute([Publish(channel, b"2")])
                 assert receivers(reply) == 1
-                with anyio.fail_after(5):  # a cancelled publication may still happen
+                with anyio.fail_after(PATIENCE):  # a cancelled publication may still happen
                     while plain(await anext(events)) != Message(channel, b"2"):
                         pass
 

@@ -12,6 +12,7 @@ from kvmcp.backends.ops import KIND_BARRIER, KIND_LEASE, KIND_VALUE, Namespace
 from kvmcp.backends.redis import RedisOptions, open_backend
 from tests.backends.redis.servers import RedisServer
 from tests.backends.redis.test_tools import AGENTS, ERAS, in_time
+from tests.patience import PATIENCE
 from tests.tools.cases import Case
 from tests.tools.cases_more import MORE_READS, MORE_WRITES
 from tests.tools.more_agent import FullAgent
@@ -122,7 +123,7 @@ async def test_an_item_comes_back_when_its_claim_has_ended(backend: Backend, nam
         told = await agent.does("queue_extend", queue="q", receipt=receipt, dry_run=True)
         assert told == {"extended": is_open, "dry_run": True}
     said: Any = {"items": []}
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         while not said["items"]:
             said = await agent.does("queue_claim", queue="q", owner="b")
     assert said["items"][0]["value"] == "work" and said["items"][0]["deliveries"] == 2
@@ -181,5 +182,5 @@ async def test_those_who_wait_are_told(backend: Backend, namespace: Namespace) -
         key = namespace.key(name, kind)
         async with backend.watch(keys=(key,)) as events:
             assert "error" not in await agent.does(tool, arguments)
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE):
                 assert getattr(await anext(events), "key", None) == key

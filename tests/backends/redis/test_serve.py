@@ -7,6 +7,7 @@ import pytest
 from tests.backends.redis.servers import RedisServer, free_port
 from tests.io.support import MODERN_META, call, ping
 from tests.io.test_serve_process import Process
+from tests.patience import PATIENCE
 from tests.tools.support import without_etag
 
 
@@ -112,7 +113,7 @@ def test_the_end_of_input_with_redis_stalled_is_bounded(redis: RedisServer, kvmc
         kvmcp.child.stdin.close()
         kvmcp.child.stdin = None
         assert kvmcp.hear()["result"]["structuredContent"]["error"]["code"] == "UNKNOWN_OUTCOME"
-        assert kvmcp.child.wait(timeout=20) == 0
+        assert kvmcp.child.wait(timeout=PATIENCE) == 0
     finally:
         redis.thaw()
 

@@ -13,6 +13,7 @@ from tests.backends.harness import next_event, read_until, receivers
 from tests.backends.redis.servers import RedisServer
 from tests.backends.redis.stores import backend_on, eventually
 from tests.fault_proxy import fault_proxy
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 QUICK = RedisOptions(reconnect_pause=0.01, op_timeout=2.0)
@@ -109,7 +110,7 @@ async def test_a_connection_that_died_without_a_word_is_noticed(
     ):
         before = proxy.accepted
         proxy.blackhole = True
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             while proxy.accepted == before:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
         proxy.blackhole = False
@@ -126,7 +127,7 @@ async def test_a_quiet_connection_is_kept(server: RedisServer, namespace: Namesp
         backend.watch([namespace.key("a")]) as events,
     ):
         before = proxy.accepted
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             while _signs_of_life(server) < 20:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
         await eventually(backend, Set(namespace.key("a"), b"1"))
@@ -186,11 +187,12 @@ async def test_many_watchers_share_one_connection(server: RedisServer, namespace
 
     entered: list[NsKey] = []
     all_in = anyio.Event()
-    async with backend_on(server.port) as backend:
+    # In debug mode the loop itself needs seconds for so many tasks.
+    async with backend_on(server.port, RedisOptions(op_timeout=PATIENCE)) as backend:
         async with anyio.create_task_group() as tasks:
             for key in keys:
                 tasks.start_soon(watch, key)
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE):
                 await all_in.wait()
             await backend.execute([Set(key, b"1") for key in keys])
         clients = server.ask("client", "list").count("name=kvmcp")

@@ -8,7 +8,8 @@ import anyio
 import anyio.lowlevel
 
 from kvmcp.io.endpoint import BODY_NOW, App, Message
-from tests.io.http.support import PATIENCE, Json, modern_headers
+from tests.io.http.support import Json, modern_headers
+from tests.patience import PATIENCE
 
 LOCAL: Final = {"host": "localhost"}
 

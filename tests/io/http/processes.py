@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-SETTLE: Final = 60.0
-"""Seconds that a process may take for anything before a test gives up: a bound, never an expectation."""
+from tests.patience import PATIENCE
+
 SERVE: Final = ("kvmcp", "serve")
 
 _SERVES: Final = re.compile(r"MCP over HTTP: https?://127\.0\.0\.1:(\d+)/mcp")
@@ -62,7 +62,7 @@ class HttpProcess:
     def logged(self, pattern: re.Pattern[str] | str) -> re.Match[str]:
         """Waits until the log has it; fails where the process ends before."""
         with self._grew:
-            self._grew.wait_for(lambda: self._ended or re.search(pattern, self.log), SETTLE)
+            self._grew.wait_for(lambda: self._ended or re.search(pattern, self.log), PATIENCE)
             found = re.search(pattern, self.log)
         assert found, f"{pattern} is not in: {self.log}"
         return found
@@ -79,8 +79,8 @@ class HttpProcess:
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal; the exit status."""
         self.child.send_signal(number)
-        status = self.child.wait(SETTLE)
-        self._reader.join(SETTLE)
+        status = self.child.wait(PATIENCE)
+        self._reader.join(PATIENCE)
         return status
 
     def kill(self) -> None:
@@ -90,6 +90,6 @@ class HttpProcess:
         for stream in (self.child.stdin, self.child.stdout):
             if stream is not None:
                 stream.close()
-        self._reader.join(SETTLE)
+        self._reader.join(PATIENCE)
         assert self.child.stderr is not None
         self.child.stderr.close()

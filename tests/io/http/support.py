@@ -15,13 +15,12 @@ from kvmcp.io.hypercorn import HttpLimits, HypercornServer
 from kvmcp.io.listening import ListenLimits, listen_tcp
 from kvmcp.server import Server
 from tests.io.support import MODERN_META, make_server
+from tests.patience import PATIENCE
 from tests.schema import validate_server_message
 
 Json: TypeAlias = Any  # JSON as json.loads gives it: tests look into it freely
 Message: TypeAlias = Any  # an ASGI message
 
-PATIENCE: Final = 20.0
-"""Seconds until a test gives up: a bound, never an expectation."""
 GRACE: Final = 1.0
 """The shutdown grace of the servers here."""
 

@@ -18,8 +18,9 @@ from kvmcp.io.endpoint import Message
 from kvmcp.io.work import Work
 from kvmcp.server import Server
 from tests.io.http.asgi_support import LOCAL, Asked, get, posted
-from tests.io.http.support import ACCEPTS, INITIALIZE, LEGACY, PATIENCE, legacy, modern
+from tests.io.http.support import ACCEPTS, INITIALIZE, LEGACY, legacy, modern
 from tests.io.support import NoArguments, SlowBackend, make_server
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,9 @@ from anyio.abc import SocketStream
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from kvmcp.io.hypercorn import HttpLimits
-from tests.io.http.support import GRACE, PATIENCE, Mcp, connected, listening, serving, until_closed
+from tests.io.http.support import GRACE, Mcp, connected, listening, serving, until_closed
 from tests.io.support import make_server
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.anyio,

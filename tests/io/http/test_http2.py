@@ -10,7 +10,8 @@ import pytest
 from anyio.abc import SocketStream
 
 from kvmcp.io.endpoint import Message, Receive, Send
-from tests.io.http.support import PATIENCE, listening
+from tests.io.http.support import listening
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

@@ -19,10 +19,11 @@ import httpx
 import pytest
 
 from tests.backends.redis.servers import RedisServer, free_port
-from tests.io.http.processes import SETTLE, HttpProcess
+from tests.io.http.processes import HttpProcess
 from tests.io.http.support import ACCEPTS, INITIALIZE, LEGACY, legacy, modern, modern_headers
 from tests.io.http.test_containment import HOSTILE
 from tests.io.support import MODERN_META, call
+from tests.patience import PATIENCE
 from tests.schema import validate_server_message
 
 KINDS = {
@@ -61,7 +62,7 @@ def call_modern(
     port: int, tool: str, *, scheme: str = "http", verify: Any = NO_TLS, **arguments: object
 ) -> Any:
     message = modern("tools/call", name=tool, arguments=arguments)
-    with httpx.Client(verify=verify, trust_env=False, timeout=SETTLE) as http:
+    with httpx.Client(verify=verify, trust_env=False, timeout=PATIENCE) as http:
         response = http.post(
             f"{scheme}://127.0.0.1:{port}/mcp", json=message, headers=modern_headers(message)
         )
@@ -72,7 +73,7 @@ def call_modern(
 
 def get(port: int, path: str, **headers: str) -> httpx.Response:
     url = f"http://127.0.0.1:{port}{path}"
-    return httpx.get(url, headers=headers, verify=NO_TLS, trust_env=False, timeout=SETTLE)
+    return httpx.get(url, headers=headers, verify=NO_TLS, trust_env=False, timeout=PATIENCE)
 
 
 # --- hostile requests, and the end ------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ def get(port: int, path: str, **headers: str) -> httpx.Response:
 
 def attack(port: int, data: bytes) -> socket.socket:
     """Sends what it can, and stays."""
-    sock = socket.create_connection(("127.0.0.1", port), SETTLE)
+    sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
     sock.settimeout(1)
     with suppress(OSError):
         sock.sendall(data)
@@ -104,7 +105,7 @@ def test_hostile_requests_and_then_a_signal(options: list[str], running: ExitSta
             for sock in pool.map(attack, [process.port] * TIMES, [data] * TIMES):
                 sock.close()
         over.set()
-        good.result(SETTLE)
+        good.result(PATIENCE)
     assert calls
     assert call_modern(process.port, "redis_get", key="none") == {"found": False}
     for data in HOSTILE.values():
@@ -122,7 +123,7 @@ def open_listen(port: int) -> socket.socket:
 def request_stream(port: int, message: Any, headers: dict[str, str]) -> socket.socket:
     body = json.dumps(message).encode()
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    sock = socket.create_connection(("127.0.0.1", port), SETTLE)
+    sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
     sock.sendall(
         f"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n{head}\r\n".encode() + body
     )
@@ -163,7 +164,7 @@ def test_a_second_signal_does_not_wait(options: list[str], running: ExitStack) -
     process.child.send_signal(signal.SIGTERM)
     process.logged("SIGTERM: stopping")
     process.child.send_signal(signal.SIGTERM)
-    assert process.child.wait(SETTLE) == 0
+    assert process.child.wait(PATIENCE) == 0
     process.logged("SIGTERM: ending at once")
     assert "Traceback" not in process.log
 
@@ -177,7 +178,7 @@ def refused(*options: str) -> str:
         [sys.executable, "-m", "kvmcp", "serve", *options],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=SETTLE,
+        timeout=PATIENCE,
         check=False,
     )
     assert (run.returncode, run.stdout) == (2, b""), run.stderr
@@ -311,7 +312,7 @@ def test_the_older_transport_where_it_is_wanted(options: list[str], running: Exi
     process = start(running, *options, "--legacy-sse")
     url = f"http://127.0.0.1:{process.port}"
     with (
-        httpx.Client(base_url=url, trust_env=False, timeout=SETTLE) as http,
+        httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as http,
         http.stream("GET", "/sse", headers={"accept": "text/event-stream"}) as response,
     ):
         lines = response.iter_lines()
@@ -330,7 +331,7 @@ def test_answers_are_streams_where_clients_may_come_back_for_them(
 ) -> None:
     process = start(running, *options, *flags)
     url = f"http://127.0.0.1:{process.port}/mcp"
-    with httpx.Client(trust_env=False, timeout=SETTLE) as http:
+    with httpx.Client(trust_env=False, timeout=PATIENCE) as http:
         hello = http.post(url, json=INITIALIZE, headers=ACCEPTS)
         session = {"mcp-session-id": hello.headers["mcp-session-id"], "mcp-protocol-version": LEGACY}
         answer = http.post(url, json=legacy("tools/list"), headers={**ACCEPTS, **session})
@@ -340,13 +341,13 @@ def test_answers_are_streams_where_clients_may_come_back_for_them(
 
 def test_one_address_has_as_many_connections_as_it_may(running: ExitStack) -> None:
     process = start(running, *ASYNCIO, "--max-per-address", "2")
-    with httpx.Client(trust_env=False, timeout=SETTLE) as http:
+    with httpx.Client(trust_env=False, timeout=PATIENCE) as http:
         url = f"http://127.0.0.1:{process.port}/healthz"
         assert http.get(url).status_code == 200  # kept for another request
         running.enter_context(attack(process.port, b"GET"))
         with attack(process.port, b"") as third:
             process.logged("2 connections are open from 127.0.0.1")
-            third.settimeout(SETTLE)
+            third.settimeout(PATIENCE)
             while third.recv(4096):
                 pass
         assert http.get(url).status_code == 200
@@ -389,7 +390,9 @@ def test_workers_share_sessions_and_end_together(
 
     def post(message: Any, session: dict[str, str]) -> httpx.Response:
         headers = {**ACCEPTS, **session}
-        return httpx.post(url, json=message, headers=headers, verify=NO_TLS, trust_env=False, timeout=SETTLE)
+        return httpx.post(
+            url, json=message, headers=headers, verify=NO_TLS, trust_env=False, timeout=PATIENCE
+        )
 
     hello = post(INITIALIZE, {})
     session = {"mcp-session-id": hello.headers["mcp-session-id"], "mcp-protocol-version": LEGACY}
@@ -447,7 +450,7 @@ def test_a_second_signal_ends_workers_at_once(
     process.child.send_signal(signal.SIGTERM)
     process.logged("SIGTERM: stopping")
     process.child.send_signal(signal.SIGTERM)
-    assert process.child.wait(SETTLE) == 0
+    assert process.child.wait(PATIENCE) == 0
     process.logged("SIGTERM: ending at once")
 
 
@@ -461,7 +464,7 @@ def test_workers_that_die_again_and_again_are_given_up(running: ExitStack, redis
                 os.kill(process.children()[0], signal.SIGKILL)
 
     threading.Thread(target=murder, daemon=True).start()
-    assert process.child.wait(SETTLE) == 3
+    assert process.child.wait(PATIENCE) == 3
     process.logged(re.escape("ended 5 times within 10 s of its start, at last: signal 9; giving up"))
 
 

@@ -10,8 +10,9 @@ from msgspec import Struct
 
 from kvmcp import RequestFailed, Server, ToolFailed, Work, filled, form
 from kvmcp.io.asgi import HttpOptions
-from tests.io.http.support import ACCEPTS, PATIENCE, Mcp, legacy, modern, modern_headers, serving
+from tests.io.http.support import ACCEPTS, Mcp, legacy, modern, modern_headers, serving
 from tests.io.support import MODERN_META, MemoryTransport, make_server, serving as serving_lines
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.anyio,

@@ -22,13 +22,13 @@ from tests.io.http.balancers import open_balancer
 from tests.io.http.processes import HttpProcess
 from tests.io.http.support import (
     ACCEPTS,
-    PATIENCE,
     Mcp,
     connected,
     legacy,
     modern,
     modern_headers,
 )
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.anyio,
@@ -135,7 +135,7 @@ async def all_at_once(times: int, act: Callable[[int], Any]) -> None:
         for number in numbers:
             await act(number)
 
-    with anyio.fail_after(10 * PATIENCE):
+    with anyio.fail_after(4 * PATIENCE):
         async with anyio.create_task_group() as tasks:
             for _ in range(AT_ONCE):
                 tasks.start_soon(work)

@@ -18,7 +18,6 @@ from kvmcp.io.work import Work
 from kvmcp.server import Server
 from tests.io.http.support import (
     ACCEPTS,
-    PATIENCE,
     Mcp,
     connected,
     legacy,
@@ -28,6 +27,7 @@ from tests.io.http.support import (
     serving,
 )
 from tests.io.support import NoArguments, SlowBackend, make_server
+from tests.patience import PATIENCE
 from tests.tools.support import without_etag
 
 pytestmark = [

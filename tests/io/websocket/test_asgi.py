@@ -13,8 +13,9 @@ from kvmcp.io.endpoint import Message
 from kvmcp.io.websocket.asgi import AsgiWebSocket
 from kvmcp.io.websocket.upgrade import Door
 from kvmcp.server import Server
-from tests.io.sockets_support import SETTLE, until
+from tests.io.sockets_support import until
 from tests.io.support import MODERN_META, SlowBackend, call, initialize, make_server, ping
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,7 @@ class Asgi:
             self.tell("receive", text=message if isinstance(message, str) else json.dumps(message))
 
     async def hear(self) -> Event:
-        with anyio.fail_after(SETTLE):
+        with anyio.fail_after(PATIENCE):
             return await self._out_receive.receive()
 
     async def answer(self) -> Any:

@@ -17,10 +17,9 @@ import pytest
 
 from tests.io.support import MODERN_META, call
 from tests.io.websocket.support import CLOSE, Frame, split_frames, text, upgrade
+from tests.patience import PATIENCE
 from tests.tools.support import without_etag
 
-SETTLE = 60.0
-"""Seconds that a process may take for anything before a test gives up: a bound, never an expectation."""
 IDLE = 2000
 KIB_EACH = 40
 """Resident memory that an idle connection may cost (reference: F17)."""
@@ -55,7 +54,7 @@ class Process:
 
     def connect(self, source: str = "127.0.0.1") -> socket.socket:
         """An upgraded connection."""
-        sock = socket.create_connection(("127.0.0.1", self.port), SETTLE, (source, 0))
+        sock = socket.create_connection(("127.0.0.1", self.port), PATIENCE, (source, 0))
         sock.sendall(upgrade(host=f"127.0.0.1:{self.port}".encode()))
         head = b""
         while not head.endswith(b"\r\n\r\n"):
@@ -137,7 +136,7 @@ def test_a_signal_says_goodbye_to_everybody(server: Process) -> None:
         (end,) = frames_of(sock, 1)
         assert (end.opcode, end.code) == (CLOSE, 1001)
         sock.close()
-    assert server.child.wait(SETTLE) == 0
+    assert server.child.wait(PATIENCE) == 0
 
 
 def test_a_signal_while_hostile_peers_hang_on(server: Process) -> None:
@@ -152,14 +151,14 @@ def test_a_signal_while_hostile_peers_hang_on(server: Process) -> None:
     ]
     socks: list[socket.socket] = []
     for sent in hostile * 5:
-        sock = socket.create_connection(("127.0.0.1", server.port), SETTLE)
+        sock = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
         sock.sendall(sent)
         socks.append(sock)
     good = server.connect()
     ask(good, 1)
     server.child.send_signal(signal.SIGTERM)
-    assert server.child.wait(SETTLE) == 0
+    assert server.child.wait(PATIENCE) == 0
     assert b"ERROR" not in server.log
     for sock in [good, *socks]:
-        assert select.select([sock], [], [], SETTLE)[0], "each connection has ended"
+        assert select.select([sock], [], [], PATIENCE)[0], "each connection has ended"
         sock.close()

@@ -19,7 +19,7 @@ from kvmcp.io.listening import Acceptor, ListenLimits, Peer, listen_tcp
 from kvmcp.io.transport import Transport
 from kvmcp.io.websocket.limits import WebSocketLimits
 from kvmcp.io.websocket.upgrade import Upgrade, Upgraded
-from tests.io.sockets_support import PROFILE, SETTLE, Running, served, until, websockets_served
+from tests.io.sockets_support import PROFILE, Running, served, until, websockets_served
 from tests.io.support import MODERN_META, SlowBackend, call, initialize, make_server, ping
 from tests.io.websocket.support import (
     BINARY,
@@ -33,6 +33,7 @@ from tests.io.websocket.support import (
     text,
     upgrade,
 )
+from tests.patience import PATIENCE
 from tests.tools.support import without_etag
 
 pytestmark = pytest.mark.anyio
@@ -98,7 +99,7 @@ async def test_changes_are_told() -> None:
         told = anyio.Event()
         for driver in running.drivers:
             driver.publish(ListChanged("tools"))
-        with anyio.fail_after(SETTLE):
+        with anyio.fail_after(PATIENCE):
             await told.wait()
         assert heard[-1] == ListChangedEvent("tools")
 
@@ -201,7 +202,7 @@ async def test_a_slow_reader_is_not_read_from_and_others_do_not_notice() -> None
                 await peer.send(ask * 20)
                 sent += len(ask) * 20
         assert sent < 64 << 20
-        with anyio.fail_after(SETTLE):
+        with anyio.fail_after(PATIENCE):
             await check_good(good)
         peer.close()
 
@@ -378,13 +379,13 @@ def check_stranger(stranger: ClientConnection) -> None:
     assert stranger.subprotocol == "mcp"
     for message in initialize():
         stranger.send(json.dumps(message))
-    assert json.loads(stranger.recv(SETTLE))["id"] == "init"
-    assert stranger.ping().wait(SETTLE)
+    assert json.loads(stranger.recv(PATIENCE))["id"] == "init"
+    assert stranger.ping().wait(PATIENCE)
     big = "é" * 100_000
     stranger.send(json.dumps(call(1, "redis_set", key="a", value=big), ensure_ascii=False))
     whole = json.dumps(call(2, "redis_get", key="a"))
     stranger.send([whole[start : start + 7] for start in range(0, len(whole), 7)])
-    answers = [json.loads(stranger.recv(SETTLE)) for _ in range(2)]
+    answers = [json.loads(stranger.recv(PATIENCE)) for _ in range(2)]
     assert answers[1]["result"]["structuredContent"]["value"] == big
 
 
@@ -413,7 +414,7 @@ async def test_a_stranger_sees_why_we_close() -> None:
 
 def close_code(stranger: ClientConnection) -> int | None:
     with pytest.raises(ConnectionClosed) as closed:
-        stranger.recv(SETTLE)
+        stranger.recv(PATIENCE)
     return None if closed.value.rcvd is None else closed.value.rcvd.code
 
 

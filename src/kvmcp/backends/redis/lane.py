@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 from msgspec import Struct
 
 from kvmcp.backends.batcher import Batcher
@@ -39,6 +40,11 @@ REFUSED_PAUSE: Final = 2.0
 """Seconds after a refusal that will last (password, certificate)."""
 SETTLED_LINK: Final = 1.0
 """Seconds after which a link was a success: its end then is news, and is followed by an attempt at once."""
+LATE: Final = 0.05
+"""Seconds by which only a timer is late whose event loop stood still: a running one wakes it within a few."""
+TURNS_TO_READ: Final = 64
+"""Turns of the event loop before calls are given up after such a stall. A read takes one to three of them, so this
+is 1 MiB of answers and more; in a loop that runs again it is some milliseconds."""
 
 
 class LaneSettings(Struct, frozen=True, kw_only=True):
@@ -196,12 +202,21 @@ class Lane:
         """One timer: new calls have the latest deadline, so a look once per `op_timeout` finds them in time."""
         settings = self._settings
         while True:
+            await self._hear_first()
             now = settings.clock()
             self._expire(now)
             self._alarm = min([now + settings.op_timeout, *(call.deadline for call in self._calls())])
             self._hurry = anyio.Event()
             with anyio.move_on_after(self._alarm - now):
                 await self._hurry.wait()
+
+    async def _hear_first(self) -> None:
+        """After a stall of our own, answers that came in time wait unread, and this timer may precede the reader."""
+        for _ in range(TURNS_TO_READ):
+            long_ago = self._settings.clock() - LATE
+            if all(call.deadline > long_ago for call in self._calls()):
+                return
+            await anyio.lowlevel.checkpoint()
 
     def _calls(self) -> list[Call]:
         flying = [] if self._link is None else [call for call in self._link.machine.calls() if not call.ghost]
