@@ -14,9 +14,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
+from kvmcp.core.admission import Admitted
 from kvmcp.core.exchange import WAITING_FOR_BACKEND, Exchange, Exchanges
 from kvmcp.core.json_text import too_deep
-from kvmcp.core.methods import Admitted
 from kvmcp.core.plan import AskBackend
 from kvmcp.core.service import Service
 

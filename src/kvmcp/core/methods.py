@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from kvmcp.core import jsonrpc
+from kvmcp.core.admission import Admitted
 from kvmcp.core.asking import ClientAsking
 from kvmcp.core.catalog import BadArguments, Catalog, Completer, Feature, ListKind, Parsed, Tool
 from kvmcp.core.errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError, clip
@@ -41,13 +42,6 @@ from kvmcp.core.wire.params import (
     TaskParams,
     UpdateTaskParams,
 )
-
-
-class Admitted(Struct, frozen=True, gc=False):
-    """A request's era and context."""
-
-    dialect: Dialect
-    context: Context
 
 
 class Conversation(Protocol):

@@ -10,9 +10,10 @@ from math import inf, isfinite
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Struct
 
 from kvmcp.core import jsonrpc
+from kvmcp.core.admission import Admission, Admitted
 from kvmcp.core.asking import ClientAsking
 from kvmcp.core.commands import Ask, Close, Command, Log, Progress, Said, Ticket
 from kvmcp.core.errors import (
@@ -37,23 +38,20 @@ from kvmcp.core.jsonrpc import (
 )
 from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
 from kvmcp.core.limits import Limits
-from kvmcp.core.methods import METHODS, Admitted, Method
-from kvmcp.core.modern import ModernDialect, is_envelope, read_envelope, unsupported_version
+from kvmcp.core.methods import METHODS, Method
+from kvmcp.core.modern import ModernDialect
 from kvmcp.core.notices import log_notice, progress_notice
-from kvmcp.core.plan import Caller, Context, ToolError
-from kvmcp.core.projection import known_capabilities
+from kvmcp.core.plan import Caller, ToolError
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import LIST_NAMES, Event, Subscription
 from kvmcp.core.task_states import TaskId
 from kvmcp.core.tasks import FIRST_TICKET, Tasks
-from kvmcp.core.versions import BATCHING, LATEST_LEGACY, LegacyVersion, negotiate
-from kvmcp.core.wire.common import ClientCapabilities, LogLevel
-from kvmcp.core.wire.params import CancelledParams, InitializeParams, LegacyMeta, Params
+from kvmcp.core.versions import BATCHING
+from kvmcp.core.wire.common import LogLevel
+from kvmcp.core.wire.params import CancelledParams, InitializeParams, Params
 
 _decode_head = msgspec.json.Decoder(Params).decode
 _decode_cancelled = msgspec.json.Decoder(CancelledParams).decode
-_decode_legacy_meta = msgspec.json.Decoder(LegacyMeta).decode
-_decode_initialize = msgspec.json.Decoder(InitializeParams).decode
 
 _SHUTDOWN: Final[Ticket] = 0
 """The deadline of the shutdown grace; no command has this ticket."""
@@ -95,8 +93,8 @@ class ServerSession:
         self._service = service
         self._catalog = service.catalog
         self._limits = service.limits
-        self._caller = caller if caller is not None else Caller()
         self._out: list[bytes] = []
+        self._admission = Admission(service, caller if caller is not None else Caller(), self._out, legacy)
         self._exchanges = Exchanges(service.limits, self._out)
         self._asking = ClientAsking(service, self._exchanges, self._out, name)
         self._exchanges.asking = self._asking
@@ -105,14 +103,11 @@ class ServerSession:
         self._fast_calls = FastCalls(service, self._exchanges)
         self._tasks = tasks
         self._own_tasks: Tasks | None = None
-        self._modern_only = False
-        self._legacy: Admitted | None = legacy
         self._initialized = False
         self._owns_wishes = wishes is None
         self._wishes = wishes if wishes is not None else Wishes(Subscription(service.watched))
         self._changes = self._wishes.changes
         self._listens: dict[Id, Subscription] = {}
-        self._remembered: tuple[Raw, Admitted] | None = None
         self._ending: str | None = None
         self._closed = False
 
@@ -136,7 +131,7 @@ class ServerSession:
         self._exchanges.now = now
         if self._ending is not None:
             return start
-        return self._fast_calls.begin(lines, start, self._legacy, self._remembered)
+        return self._fast_calls.begin(lines, start, self._admission.legacy, self._admission.remembered)
 
     def receive(self, message: Message, now: float) -> None:
         """One decoded message arrived."""
@@ -317,7 +312,7 @@ class ServerSession:
                 self._out.append(jsonrpc.error_response(id, message.error))
 
     def _batch(self, batch: Batch) -> None:
-        if self._legacy is None or self._legacy.dialect.version != BATCHING:
+        if self._admission.legacy is None or self._admission.legacy.dialect.version != BATCHING:
             problem = f"batches exist in revision {BATCHING} only; send one message at a time"
             self._out.append(jsonrpc.error_response(None, RpcError(INVALID_REQUEST, problem)))
             return
@@ -328,7 +323,7 @@ class ServerSession:
 
     def _notification(self, notification: Notification) -> None:
         if notification.method == "notifications/initialized":
-            self._initialized = self._legacy is not None
+            self._initialized = self._admission.legacy is not None
         elif notification.method == "notifications/cancelled":
             self._cancelled(notification)
         # All others, roots/list_changed and progress among them, need no reaction; unknown ones get none.
@@ -338,7 +333,7 @@ class ServerSession:
         if id is not None:
             self.cancel(id, self._exchanges.now)
 
-    # --- requests and their era ---
+    # --- requests ---
 
     def _request(self, request: Request) -> None:
         if request.id in self._exchanges.open:
@@ -354,9 +349,10 @@ class ServerSession:
             self._unreadable(request, error)
             return
         # A legacy request without `_meta`, the common one, leaves nothing to decide (benchmarks/core.py).
-        admitted = self._legacy
+        admission = self._admission
+        admitted = admission.legacy
         if admitted is None or params.meta:
-            admitted = self._admit(request, params.meta)
+            admitted = admission.admit(request, params.meta)
         if admitted is None:
             return
         if not method.offered(self._catalog, admitted.dialect):
@@ -383,77 +379,12 @@ class ServerSession:
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._refuse(request.id, INVALID_PARAMS, "params must be an object")
             return
-        if self._admit(request, meta) is None:
+        if self._admission.admit(request, meta) is None:
             return
         if error is None:
             self._refuse(request.id, METHOD_NOT_FOUND, f"unknown method: {clip(request.method)}")
         else:
             self._refuse(request.id, INVALID_PARAMS, f"params: {error}")
-
-    def _admit(self, request: Request, meta: Raw) -> Admitted | None:
-        """The era of a request, decided by the message; None where it was refused."""
-        if not len(meta):
-            return self._admit_legacy(request, None)
-        # Clients repeat one envelope: what it says is read once. Nothing is derived from earlier requests.
-        if self._remembered is not None and self._remembered[0] == meta:
-            return self._remembered[1]
-        try:
-            if not is_envelope(meta):
-                return self._admit_legacy(request, meta)
-        except msgspec.DecodeError:
-            self._refuse(request.id, INVALID_PARAMS, "_meta must be an object")
-            return None
-        return self._admit_modern(request, meta)
-
-    def _admit_modern(self, request: Request, meta: Raw) -> Admitted | None:
-        if self._legacy is not None:
-            problem = f"this connection was initialized at {self._legacy.dialect.version}; open another one"
-            self._refuse(request.id, INVALID_REQUEST, problem)
-            return None
-        context = read_envelope(meta, self._caller)
-        if isinstance(context, RpcError):
-            self._out.append(self._service.modern.error(request.id, context))
-            return None
-        admitted = Admitted(self._service.modern, context)
-        # A dual-era client may probe, give up, and initialize: discovery alone decides nothing.
-        if request.method != "server/discover":
-            self._modern_only = True
-            self._remembered = (meta.copy(), admitted)
-        return admitted
-
-    def _admit_legacy(self, request: Request, meta: Raw | None) -> Admitted | None:
-        admitted = self._legacy
-        if admitted is None:
-            return self._admit_before_initialize(request)
-        if meta is None:
-            return admitted
-        try:
-            token = _decode_legacy_meta(meta).progress_token
-        except msgspec.DecodeError as error:
-            self._refuse(request.id, INVALID_PARAMS, f"_meta: {error}")
-            return None
-        if token is UNSET:
-            return admitted
-        return Admitted(admitted.dialect, msgspec.structs.replace(admitted.context, progress_token=token))
-
-    def _admit_before_initialize(self, request: Request) -> Admitted | None:
-        if self._modern_only:
-            if request.method == "initialize":
-                refusal = unsupported_version(_requested_version(request))
-            else:
-                refusal = RpcError(INVALID_PARAMS, "_meta lacks io.modelcontextprotocol/protocolVersion")
-            self._out.append(self._service.modern.error(request.id, refusal))
-            return None
-        if request.method in ("initialize", "ping"):
-            return self._newcomer()
-        problem = "send initialize first, or a request with the envelope of 2026-07-28 in params._meta"
-        self._refuse(request.id, INVALID_REQUEST, problem)
-        return None
-
-    def _newcomer(self) -> Admitted:
-        """A legacy peer that has not said who it is."""
-        context = Context(self._caller, LATEST_LEGACY, ClientCapabilities())
-        return Admitted(self._service.legacy(LATEST_LEGACY), context)
 
     def _refuse(self, id: Id, code: int, problem: str) -> None:
         self._out.append(jsonrpc.error_response(id, RpcError(code, problem)))
@@ -467,7 +398,7 @@ class ServerSession:
     @property
     def legacy(self) -> Admitted | None:
         """What `initialize` settled, None where there was none."""
-        return self._legacy
+        return self._admission.legacy
 
     @property
     def exchanges(self) -> Exchanges:
@@ -501,18 +432,17 @@ class ServerSession:
 
     def refuse(self, id: Id, error: RpcError) -> None:
         """Answer a request with a protocol error, in the words of the connection's era."""
-        if self._legacy is None:
+        if self._admission.legacy is None:
             self._out.append(self._service.modern.error(id, error))
         else:
             self._out.append(jsonrpc.error_response(id, error))
 
     def open_legacy(self, id: Id, params: InitializeParams) -> None:
         """Begin the legacy conversation."""
-        if self._legacy is not None:
+        if self._admission.legacy is not None:
             self._refuse(id, INVALID_REQUEST, "this connection is initialized already")
             return
-        dialect = self._service.legacy(negotiate(params.protocol_version))
-        self._legacy = Admitted(dialect, open_context(params, dialect.version, self._caller))
+        dialect = self._admission.open_legacy(params)
         # "Only use capabilities that were successfully negotiated": a list that comes later is not told of.
         self._changes.lists.update(name for name in LIST_NAMES if self._catalog.offers(name))
         result = dialect.initialize_result(self._catalog, self._service.info, self._service.instructions)
@@ -587,8 +517,8 @@ class ServerSession:
         return any(listen.is_dirty for listen in self._listens.values())
 
     def _render_changes(self) -> None:
-        if self._legacy is not None and self._initialized:
-            dialect = self._legacy.dialect
+        if self._admission.legacy is not None and self._initialized:
+            dialect = self._admission.legacy.dialect
             assert isinstance(dialect, LegacyDialect), "a legacy conversation has a legacy dialect"
             self._out.extend(dialect.changed(event) for event in self._changes.take())
         for id, subscription in self._listens.items():
@@ -625,15 +555,3 @@ def cancelled_id(notification: Notification, limits: Limits) -> Id | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return jsonrpc.read_id(params.request_id, limits)
-
-
-def open_context(params: InitializeParams, version: LegacyVersion, caller: Caller) -> Context:
-    """What an `initialize` settles: the revision, and what of the client's capabilities that knows."""
-    return Context(caller, version, known_capabilities(params.capabilities, version), params.client_info)
-
-
-def _requested_version(request: Request) -> str:
-    try:
-        return _decode_initialize(request.params).protocol_version
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""

@@ -13,6 +13,7 @@ from typing import Final, cast
 import msgspec
 from msgspec import UNSET, Raw
 
+from kvmcp.core.admission import Admitted
 from kvmcp.core.commands import Command, RunBatch, Said, Ticket
 from kvmcp.core.errors import LocalProtocolError
 from kvmcp.core.exchange import Exchange, Exchanges
@@ -23,7 +24,6 @@ from kvmcp.core.http.legacy_requests import LegacyRequests
 from kvmcp.core.http.messages import Part, json_response
 from kvmcp.core.http.sessions import LegacySession, Sessions
 from kvmcp.core.jsonrpc import ErrorResponse, Id, Request, Response
-from kvmcp.core.methods import Admitted
 from kvmcp.core.modern import envelope_version, read_envelope
 from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Plan
 from kvmcp.core.service import Service

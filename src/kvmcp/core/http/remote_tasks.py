@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from kvmcp.core.admission import Admitted
 from kvmcp.core.commands import Command, Said, Ticket
 from kvmcp.core.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from kvmcp.core.http.admission import status_of
@@ -21,7 +22,7 @@ from kvmcp.core.http.messages import Part, json_response
 from kvmcp.core.http.relays import TaskAsked, TaskTold
 from kvmcp.core.http.shared import Loaded, Shared
 from kvmcp.core.jsonrpc import Id, Request
-from kvmcp.core.methods import METHODS, Admitted
+from kvmcp.core.methods import METHODS
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import Event
 from kvmcp.core.task_states import Status, TaskId
