@@ -24,7 +24,8 @@ from kvmcp.core.service import Dialect, Service
 from kvmcp.core.subscriptions import Subscription
 from kvmcp.core.task_states import Task
 from kvmcp.core.tasks import TASKS_REQUIRED, Tasks, declares_tasks
-from kvmcp.core.wire.common import CompletionResult, LogLevel
+from kvmcp.core.telling import ClientTelling
+from kvmcp.core.wire.common import CompletionResult
 from kvmcp.core.wire.params import (
     CallParams,
     CompleteParams,
@@ -54,15 +55,12 @@ class Conversation(Protocol):
     @property
     def asking(self) -> ClientAsking: ...
     @property
-    def changes(self) -> Subscription: ...
+    def telling(self) -> ClientTelling: ...
     def send(self, message: bytes) -> None: ...
     def refuse(self, id: Id, error: RpcError) -> None: ...
     @property
     def tasks(self) -> Tasks: ...
     def open_legacy(self, id: Id, params: InitializeParams) -> None: ...
-    def set_log_level(self, level: LogLevel) -> None: ...
-    def has_room_for(self, uris: int) -> bool: ...
-    def open_listen(self, exchange: Exchange, subscription: Subscription) -> None: ...
 
 
 Handle: TypeAlias = Callable[[Conversation, Request, Any, Admitted], None]
@@ -99,7 +97,7 @@ def ping(session: Conversation, request: Request, params: Params, admitted: Admi
 
 
 def set_level(session: Conversation, request: Request, params: SetLevelParams, admitted: Admitted) -> None:
-    session.set_log_level(params.level)
+    session.telling.set_log_level(params.level)
     session.send(jsonrpc.response(request.id, b"{}"))
 
 
@@ -288,13 +286,13 @@ def _no_suggestions(name: str, value: str, chosen: Mapping[str, str], context: C
 def subscribe(session: Conversation, request: Request, params: SubscribeParams, admitted: Admitted) -> None:
     """Answered once changes are noticed: what happens after the answer is told."""
     catalog, uri, context = session.service.catalog, params.uri, admitted.context
-    is_new = uri not in session.changes.uris
+    is_new = uri not in session.telling.changes.uris
     if not catalog.can_watch(uri, context):
         session.refuse(request.id, _cannot_watch(catalog, uri, context))
-    elif is_new and not session.has_room_for(1):
+    elif is_new and not session.telling.has_room_for(1):
         session.refuse(request.id, _too_many(session))
     else:
-        session.changes.watch(uri)
+        session.telling.changes.watch(uri)
         job = session.service.watched.job((uri,))
         if job is None:
             session.send(jsonrpc.response(request.id, b"{}"))
@@ -302,11 +300,11 @@ def subscribe(session: Conversation, request: Request, params: SubscribeParams, 
         exchange = _exchange(request, admitted, ())
         session.exchanges.begin(exchange, Start, job)
         if exchange.settled and is_new:  # There was no room for one more request that waits.
-            session.changes.forget(uri)
+            session.telling.changes.forget(uri)
 
 
 def unsubscribe(session: Conversation, request: Request, params: SubscribeParams, admitted: Admitted) -> None:
-    session.changes.forget(params.uri)
+    session.telling.changes.forget(params.uri)
     session.send(jsonrpc.response(request.id, b"{}"))
 
 
@@ -329,10 +327,10 @@ def listen(session: Conversation, request: Request, params: ListenParams, admitt
         return
     if not any(map(catalog.offers, _SUBSCRIBABLE)):
         session.refuse(request.id, RpcError(METHOD_NOT_FOUND, "nothing here can be subscribed to"))
-    elif not session.has_room_for(len(uris)):
+    elif not session.telling.has_room_for(len(uris)):
         session.refuse(request.id, _too_many(session))
     else:
-        session.open_listen(exchange, Subscription.of(granted, session.service.watched))
+        session.telling.open_listen(exchange, Subscription.of(granted, session.service.watched))
 
 
 def _known_tasks(session: Conversation, ids: tuple[str, ...], context: Context) -> tuple[str, ...]:

@@ -6,11 +6,9 @@ Knows messages, not bytes on a stream (`connection` frames them) nor what become
 """
 
 from collections.abc import Sequence
-from math import inf, isfinite
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Struct
 
 from kvmcp.core import jsonrpc
 from kvmcp.core.admission import Admission, Admitted
@@ -36,18 +34,15 @@ from kvmcp.core.jsonrpc import (
     Request,
     Response,
 )
-from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
 from kvmcp.core.limits import Limits
 from kvmcp.core.methods import METHODS, Method
-from kvmcp.core.modern import ModernDialect
-from kvmcp.core.notices import log_notice, progress_notice
 from kvmcp.core.plan import Caller, ToolError
 from kvmcp.core.service import Service
-from kvmcp.core.subscriptions import LIST_NAMES, Event, Subscription
+from kvmcp.core.subscriptions import Event
 from kvmcp.core.task_states import TaskId
 from kvmcp.core.tasks import FIRST_TICKET, Tasks
+from kvmcp.core.telling import ClientTelling, Wishes
 from kvmcp.core.versions import BATCHING
-from kvmcp.core.wire.common import LogLevel
 from kvmcp.core.wire.params import CancelledParams, InitializeParams, Params
 
 _decode_head = msgspec.json.Decoder(Params).decode
@@ -58,13 +53,6 @@ _SHUTDOWN: Final[Ticket] = 0
 
 
 _CLIENT_GONE: Final = ToolError("CLIENT_GONE", "the client is gone and cannot answer")
-
-
-class Wishes(Struct):
-    """What a legacy client told the server that it wants to hear of, for all its requests to come."""
-
-    changes: Subscription
-    log_level: LogLevel = DEFAULT_LOG_LEVEL
 
 
 class ServerSession:
@@ -99,15 +87,11 @@ class ServerSession:
         self._asking = ClientAsking(service, self._exchanges, self._out, name)
         self._exchanges.asking = self._asking
         self._exchanges.start_task = self._start_task
-        self._exchanges.held_is_ready = self._acknowledge
+        self._telling = ClientTelling(service, self._exchanges, self._out, wishes, self._state_of_task)
+        self._exchanges.held_is_ready = self._telling.acknowledge
         self._fast_calls = FastCalls(service, self._exchanges)
         self._tasks = tasks
         self._own_tasks: Tasks | None = None
-        self._initialized = False
-        self._owns_wishes = wishes is None
-        self._wishes = wishes if wishes is not None else Wishes(Subscription(service.watched))
-        self._changes = self._wishes.changes
-        self._listens: dict[Id, Subscription] = {}
         self._ending: str | None = None
         self._closed = False
 
@@ -170,7 +154,7 @@ class ServerSession:
     def abandon(self, now: float) -> None:
         """Nobody waits for anything any more: what was accepted is cancelled, and nothing is answered."""
         self._exchanges.now = now
-        self._close_subscriptions()
+        self._telling.close()
         for exchange in list(self._exchanges.open.values()):
             self._exchanges.stop(exchange, None)
         if self._own_tasks is not None:
@@ -180,8 +164,7 @@ class ServerSession:
         """The peer wants no answer to its request `id` any more; ids of no open request are ignored."""
         self._exchanges.now = now
         self._exchanges.cancel(id)
-        if (listen := self._listens.pop(id, None)) is not None:
-            listen.close()
+        self._telling.end_listen(id)
 
     def begin_shutdown(self, now: float) -> None:
         """Take no new requests, finish what was accepted, give up after `Limits.shutdown_grace`."""
@@ -208,9 +191,9 @@ class ServerSession:
             return
         match said:
             case Progress():
-                self._tell_progress(exchange, said)
+                self._telling.tell_progress(exchange, said)
             case Log():
-                self._tell_log(exchange, said)
+                self._telling.tell_log(exchange, said)
             case Ask():
                 if exchange.phase is Phase.WAITING_FOR_CLIENT:
                     raise LocalProtocolError("a job asks the client one thing at a time")
@@ -221,8 +204,7 @@ class ServerSession:
     def publish(self, event: Event, now: float) -> bool:
         """Something changed; peers that want to know are told when their transport takes it. Whether there are any."""
         self._exchanges.now = now
-        noted = [subscription.note(event) for subscription in self._listens.values()]
-        return self._changes.note(event) or any(noted)
+        return self._telling.note(event)
 
     def handle_timeout(self, now: float) -> None:
         """`next_deadline` has passed. Early and repeated calls do nothing."""
@@ -249,7 +231,7 @@ class ServerSession:
 
     def take_messages(self) -> list[bytes]:
         """All that is to be written, rendered now."""
-        self._render_changes()
+        self._telling.render()
         messages = self._out[:]
         self._out.clear()
         self._exchanges.rendered = 0
@@ -262,7 +244,7 @@ class ServerSession:
             self._out
             or self._exchanges.wants_turn
             or (self._ending is not None and not self._closed and not self._exchanges.open)
-            or self._has_changes()
+            or self._telling.has_news()
             or (self._own_tasks is not None and self._own_tasks.wants_turn)
         )
 
@@ -278,7 +260,7 @@ class ServerSession:
     @property
     def listens_to(self) -> set[Event | TaskId]:
         """What its listens (modern) were granted."""
-        return {topic for listen in self._listens.values() for topic in listen.topics()}
+        return self._telling.listens_to
 
     @property
     def wants_input(self) -> bool:
@@ -323,7 +305,7 @@ class ServerSession:
 
     def _notification(self, notification: Notification) -> None:
         if notification.method == "notifications/initialized":
-            self._initialized = self._admission.legacy is not None
+            self._telling.begin_legacy(self._admission.legacy)
         elif notification.method == "notifications/cancelled":
             self._cancelled(notification)
         # All others, roots/list_changed and progress among them, need no reaction; unknown ones get none.
@@ -409,6 +391,10 @@ class ServerSession:
         return self._asking
 
     @property
+    def telling(self) -> ClientTelling:
+        return self._telling
+
+    @property
     def tasks(self) -> Tasks:
         """The server's, or those of this conversation."""
         if self._tasks is None:
@@ -417,8 +403,10 @@ class ServerSession:
 
     def note_task(self, id: TaskId) -> bool:
         """A task has changed: whoever listens is told when the transport takes it. Whether somebody does."""
-        noted = [subscription.note_task(id) for subscription in self._listens.values()]
-        return any(noted)
+        return self._telling.note_task(id)
+
+    def _state_of_task(self, id: TaskId, listener: Caller) -> bytes | None:
+        return self.tasks.state_for(id, listener, self._exchanges.now)
 
     def _start_task(self, exchange: Exchange, job: object) -> None:
         message = self.tasks.create(exchange, job, self._exchanges.now)
@@ -443,93 +431,9 @@ class ServerSession:
             self._refuse(id, INVALID_REQUEST, "this connection is initialized already")
             return
         dialect = self._admission.open_legacy(params)
-        # "Only use capabilities that were successfully negotiated": a list that comes later is not told of.
-        self._changes.lists.update(name for name in LIST_NAMES if self._catalog.offers(name))
+        self._telling.want_lists()
         result = dialect.initialize_result(self._catalog, self._service.info, self._service.instructions)
         self._out.append(jsonrpc.response(id, result))
-
-    def set_log_level(self, level: LogLevel) -> None:
-        self._wishes.log_level = level
-
-    @property
-    def changes(self) -> Subscription:
-        """What a legacy peer is told of."""
-        return self._changes
-
-    def has_room_for(self, uris: int) -> bool:
-        watched = len(self._changes.uris) + sum(len(listen.uris) for listen in self._listens.values())
-        limits = self._limits
-        return (
-            watched + uris <= limits.subscribed_resources
-            and len(self._service.watched) + uris <= limits.watched_uris
-        )
-
-    def open_listen(self, exchange: Exchange, subscription: Subscription) -> None:
-        """Begin a modern listen: it is acknowledged once all changes that it is about are noticed."""
-        job = self._service.watched.job(subscription.uris)
-        if not self._exchanges.hold(exchange, job):
-            subscription.close()
-            return
-        self._listens[exchange.id] = subscription
-        subscription.is_held = True
-        if job is None:
-            self._acknowledge(exchange)
-
-    def _acknowledge(self, exchange: Exchange) -> None:
-        """The first message of a listen; what has changed since it was asked for comes behind."""
-        subscription = self._listens[exchange.id]
-        subscription.is_held = False
-        self._out.append(self._service.modern.acknowledged(exchange.id, subscription.granted))
-
-    def _close_subscriptions(self) -> None:
-        for listen in self._listens.values():
-            listen.close()
-        self._listens.clear()
-        if self._owns_wishes:
-            self._changes.close()
-
-    # --- notifications to the peer ---
-
-    def _tell_progress(self, exchange: Exchange, progress: Progress) -> None:
-        token = exchange.context.progress_token
-        # "The progress value MUST increase with each notification": what does not is no news.
-        if token is None or not exchange.progress < progress.progress < inf or self._is_behind():
-            return
-        if progress.total is not UNSET and not isfinite(progress.total):  # JSON has no word for it.
-            progress = msgspec.structs.replace(progress, total=UNSET)
-        exchange.progress = progress.progress
-        self._out.append(progress_notice(token, progress, exchange.dialect.version))
-
-    def _tell_log(self, exchange: Exchange, log: Log) -> None:
-        modern = isinstance(exchange.dialect, ModernDialect)
-        least = exchange.context.log_level if modern else self._wishes.log_level
-        notice = log_notice(log, least)
-        if notice is not None and not self._is_behind():
-            self._out.append(notice)
-
-    def _is_behind(self) -> bool:
-        """Whether so much waits to be written that notifications of work are dropped."""
-        return len(self._out) >= self._limits.log_messages
-
-    def _has_changes(self) -> bool:
-        if self._initialized and self._changes.is_dirty:
-            return True
-        return any(listen.is_dirty for listen in self._listens.values())
-
-    def _render_changes(self) -> None:
-        if self._admission.legacy is not None and self._initialized:
-            dialect = self._admission.legacy.dialect
-            assert isinstance(dialect, LegacyDialect), "a legacy conversation has a legacy dialect"
-            self._out.extend(dialect.changed(event) for event in self._changes.take())
-        for id, subscription in self._listens.items():
-            self._out.extend(self._service.modern.changed(event, id) for event in subscription.take())
-            for task in subscription.take_tasks():
-                self._tell_task(id, self._exchanges.open[id].context.caller, task)
-
-    def _tell_task(self, listen: Id, listener: Caller, id: TaskId) -> None:
-        state = self.tasks.state_for(id, listener, self._exchanges.now)
-        if state is not None:
-            self._out.append(self._service.modern.task_changed(state, listen))
 
     # --- the end ---
 
@@ -540,10 +444,9 @@ class ServerSession:
         self._ending = reason
         self._asking.lose_client(unanswered)
         self._exchanges.deadlines.set(_SHUTDOWN, self._exchanges.now + self._limits.shutdown_grace)
-        self._render_changes()
-        for id in self._listens:
-            self._exchanges.stop(self._exchanges.open[id], self._service.modern.listen_ended(id))
-        self._close_subscriptions()
+        self._telling.render()
+        self._telling.answer_listens()
+        self._telling.close()
         if self._own_tasks is not None:
             self._own_tasks.stop(self._exchanges.now)
 

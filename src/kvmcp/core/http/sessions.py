@@ -14,8 +14,8 @@ from kvmcp.core.jsonrpc import ErrorResponse, Id, Response
 from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
 from kvmcp.core.plan import Caller
 from kvmcp.core.service import Service
-from kvmcp.core.session import Wishes
 from kvmcp.core.subscriptions import LIST_NAMES, Event, ListName, ResourceUpdated, Subscription
+from kvmcp.core.telling import Wishes
 
 _SWEPT: Final = 16
 """Sessions that one request may have to look at: enough to forget faster than new ones come."""
