@@ -22,7 +22,8 @@ from kvmcp.core.errors import (
     RpcError,
     clip,
 )
-from kvmcp.core.exchange import Exchange, Exchanges, Phase
+from kvmcp.core.exchange import Exchange, Phase
+from kvmcp.core.exchanges import Exchanges
 from kvmcp.core.fast_calls import FastCalls
 from kvmcp.core.jsonrpc import (
     Batch,

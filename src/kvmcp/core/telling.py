@@ -14,7 +14,8 @@ from msgspec import UNSET, Struct
 
 from kvmcp.core.admission import Admitted
 from kvmcp.core.commands import Log, Progress
-from kvmcp.core.exchange import Exchange, Exchanges
+from kvmcp.core.exchange import Exchange
+from kvmcp.core.exchanges import Exchanges
 from kvmcp.core.jsonrpc import Id
 from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
 from kvmcp.core.modern import ModernDialect

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from kvmcp.core.commands import Close, Command, Said, Ticket
 from kvmcp.core.errors import INVALID_REQUEST, RpcError
-from kvmcp.core.exchange import Exchanges
+from kvmcp.core.exchanges import Exchanges
 from kvmcp.core.http import sse
 from kvmcp.core.http.admission import Refused, status_of
 from kvmcp.core.http.messages import BodyPart, Field, Part, events_start, json_response

@@ -16,7 +16,8 @@ from msgspec import UNSET, Raw
 from kvmcp.core.admission import Admitted
 from kvmcp.core.commands import Command, RunBatch, Said, Ticket
 from kvmcp.core.errors import LocalProtocolError
-from kvmcp.core.exchange import Exchange, Exchanges
+from kvmcp.core.exchange import Exchange
+from kvmcp.core.exchanges import Exchanges
 from kvmcp.core.http.answers import ModernAnswer, nobody_to_wake
 from kvmcp.core.http.heads import PlainPost
 from kvmcp.core.http.legacy_answers import LegacyAnswer
