@@ -13,10 +13,11 @@ from msgspec import UNSET, Struct
 from kvmcp.core import jsonrpc
 from kvmcp.core.admission import Admitted
 from kvmcp.core.asking import ClientAsking
-from kvmcp.core.catalog import BadArguments, Catalog, Completer, Feature, ListKind, Parsed, Tool
+from kvmcp.core.catalog import Catalog, Feature, ListKind
 from kvmcp.core.errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError, clip
 from kvmcp.core.exchange import Exchange
 from kvmcp.core.exchanges import Exchanges
+from kvmcp.core.items import BadArguments, Completer, Parsed, Tool
 from kvmcp.core.jsonrpc import Id, Request
 from kvmcp.core.legacy import LegacyDialect
 from kvmcp.core.modern import ModernDialect

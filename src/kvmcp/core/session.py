@@ -1,7 +1,7 @@
-"""One peer's conversation, message by message: decides the era, dispatches methods, keeps subscriptions.
+"""One peer's conversation, message by message: each goes to where it belongs, and all that they give comes out here.
 
-Knows messages, not bytes on a stream (`connection` frames them) nor what becomes of an admitted request
-(`exchange`). Whoever feeds it runs the commands it takes and writes the messages it takes; see
+Knows messages, not bytes on a stream (`connection` frames them), nor the era of a request (`admission`), nor what
+becomes of one that is admitted (`exchanges`). Whoever feeds it runs the commands it takes and writes the messages it takes; see
 `kvmcp.core.commands`.
 """
 
