@@ -51,6 +51,7 @@ STANDARD = frozenset(sys.stdlib_module_names)
 TOP = frozenset(
     {
         "kvmcp.assembly",
+        "kvmcp.binding",
         "kvmcp.network",
         "kvmcp.cli",
         "kvmcp.config",
