@@ -1,8 +1,8 @@
 """One peer's conversation, message by message: each goes to where it belongs, and all that they give comes out here.
 
-Knows messages, not bytes on a stream (`connection` frames them), nor the era of a request (`admission`), nor what
-becomes of one that is admitted (`exchanges`). Whoever feeds it runs the commands it takes and writes the messages it takes; see
-`kvmcp.core.commands`.
+Knows messages, not bytes on a stream (`connection` frames them), nor how a request is answered (`admission`,
+`dispatch`, `methods`, `exchanges`). Whoever feeds it runs the commands it takes and writes the messages it
+takes; see `kvmcp.core.commands`.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,8 @@ from kvmcp.core import jsonrpc
 from kvmcp.core.admission import Admission, Admitted
 from kvmcp.core.asking import ClientAsking
 from kvmcp.core.commands import Ask, Close, Command, Log, Progress, Said, Ticket
-from kvmcp.core.errors import (
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    LocalProtocolError,
-    RpcError,
-    clip,
-)
+from kvmcp.core.dispatch import Dispatch
+from kvmcp.core.errors import INVALID_REQUEST, LocalProtocolError, RpcError
 from kvmcp.core.exchange import Exchange, Phase
 from kvmcp.core.exchanges import Exchanges
 from kvmcp.core.fast_calls import FastCalls
@@ -36,7 +30,6 @@ from kvmcp.core.jsonrpc import (
     Response,
 )
 from kvmcp.core.limits import Limits
-from kvmcp.core.methods import METHODS, Method
 from kvmcp.core.plan import Caller, ToolError
 from kvmcp.core.service import Service
 from kvmcp.core.subscriptions import Event
@@ -44,9 +37,8 @@ from kvmcp.core.task_states import TaskId
 from kvmcp.core.tasks import FIRST_TICKET, Tasks
 from kvmcp.core.telling import ClientTelling, Wishes
 from kvmcp.core.versions import BATCHING
-from kvmcp.core.wire.params import CancelledParams, InitializeParams, Params
+from kvmcp.core.wire.params import CancelledParams, InitializeParams
 
-_decode_head = msgspec.json.Decoder(Params).decode
 _decode_cancelled = msgspec.json.Decoder(CancelledParams).decode
 
 _SHUTDOWN: Final[Ticket] = 0
@@ -91,6 +83,7 @@ class ServerSession:
         self._telling = ClientTelling(service, self._exchanges, self._out, wishes, self._state_of_task)
         self._exchanges.held_is_ready = self._telling.acknowledge
         self._fast_calls = FastCalls(service, self._exchanges)
+        self._dispatch = Dispatch(self, self._admission)
         self._tasks = tasks
         self._own_tasks: Tasks | None = None
         self._ending: str | None = None
@@ -104,7 +97,7 @@ class ServerSession:
         message = jsonrpc.decode(raw, self._limits)
         # The common message without the ladder (benchmarks/core.py).
         if type(message) is Request and self._ending is None:
-            self._request(message)
+            self._dispatch.request(message)
         else:
             self._receive(message)
 
@@ -126,16 +119,7 @@ class ServerSession:
     def receive_admitted(self, request: Request, admitted: Admitted, now: float) -> None:
         """A request arrived whose era and context the transport has read already (HTTP)."""
         self._exchanges.now = now
-        method = METHODS.get(request.method)
-        if method is None or not method.offered(self._catalog, admitted.dialect):
-            self.refuse(request.id, RpcError(METHOD_NOT_FOUND, f"method not offered: {clip(request.method)}"))
-            return
-        try:
-            params = method.decode(request.params)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self.refuse(request.id, RpcError(INVALID_PARAMS, f"params: {error}"))
-            return
-        self._handle(method, request, params, admitted)
+        self._dispatch.admitted(request, admitted)
 
     def receive_malformed(self, malformed: Malformed, now: float) -> None:
         """Something arrived that the framing had to refuse."""
@@ -280,7 +264,7 @@ class ServerSession:
             return
         match message:
             case Request():
-                self._request(message)
+                self._dispatch.request(message)
             case Notification():
                 self._notification(message)
             case Response(id=id, result=result):
@@ -315,62 +299,6 @@ class ServerSession:
         id = cancelled_id(notification, self._limits)
         if id is not None:
             self.cancel(id, self._exchanges.now)
-
-    # --- requests ---
-
-    def _request(self, request: Request) -> None:
-        if request.id in self._exchanges.open:
-            self._refuse(request.id, INVALID_REQUEST, "a request with this id is still in flight")
-            return
-        method = METHODS.get(request.method)
-        if method is None:
-            self._unreadable(request, None)
-            return
-        try:
-            params = method.decode(request.params)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._unreadable(request, error)
-            return
-        # A legacy request without `_meta`, the common one, leaves nothing to decide (benchmarks/core.py).
-        admission = self._admission
-        admitted = admission.legacy
-        if admitted is None or params.meta:
-            admitted = admission.admit(request, params.meta)
-        if admitted is None:
-            return
-        if not method.offered(self._catalog, admitted.dialect):
-            self._refuse(request.id, METHOD_NOT_FOUND, f"method not offered: {clip(request.method)}")
-            return
-        self._handle(method, request, params, admitted)
-
-    def _handle(self, method: Method, request: Request, params: Params, admitted: Admitted) -> None:
-        """Carry a request out, on behalf of whom it says itself where that is the rule (`Service.caller_of`)."""
-        caller_of = self._service.caller_of
-        if caller_of is not None and method.for_caller:
-            caller = caller_of(admitted.context.caller, params.meta)
-            if isinstance(caller, RpcError):
-                self.refuse(request.id, caller)
-                return
-            context = msgspec.structs.replace(admitted.context, caller=caller)
-            admitted = Admitted(admitted.dialect, context)
-        method.handle(self, request, params, admitted)
-
-    def _unreadable(self, request: Request, error: Exception | None) -> None:
-        """An unknown method, or params that do not fit: what is wrong with the era is said first."""
-        try:
-            meta = _decode_head(request.params).meta
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            self._refuse(request.id, INVALID_PARAMS, "params must be an object")
-            return
-        if self._admission.admit(request, meta) is None:
-            return
-        if error is None:
-            self._refuse(request.id, METHOD_NOT_FOUND, f"unknown method: {clip(request.method)}")
-        else:
-            self._refuse(request.id, INVALID_PARAMS, f"params: {error}")
-
-    def _refuse(self, id: Id, code: int, problem: str) -> None:
-        self._out.append(jsonrpc.error_response(id, RpcError(code, problem)))
 
     # --- what methods (see `methods`) may do with a session ---
 
@@ -429,7 +357,8 @@ class ServerSession:
     def open_legacy(self, id: Id, params: InitializeParams) -> None:
         """Begin the legacy conversation."""
         if self._admission.legacy is not None:
-            self._refuse(id, INVALID_REQUEST, "this connection is initialized already")
+            problem = RpcError(INVALID_REQUEST, "this connection is initialized already")
+            self._out.append(jsonrpc.error_response(id, problem))
             return
         dialect = self._admission.open_legacy(params)
         self._telling.want_lists()
