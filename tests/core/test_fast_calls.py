@@ -18,7 +18,7 @@ from kvmcp.core.commands import BatchFailed, Command, RunBatch
 from kvmcp.core.connection import ServerConnection
 from kvmcp.core.framing import Oversized
 from kvmcp.core.limits import Limits
-from kvmcp.core.plan import Answer, AskBackend, Context, Plan
+from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Plan
 from kvmcp.core.session import ServerSession
 from kvmcp.core.wire.common import ToolResult
 from tests.core.fixture_catalog import fixture_catalog, run_op
@@ -151,6 +151,16 @@ def test_nothing_is_begun_where_an_id_could_be_too_long() -> None:
     session = ServerSession(a_service(limits=Limits(id_bytes=5)))
     session.receive_message(opening(LEGACY[-1])[0], 0.0)
     assert session.receive_calls([line(a_call(1, "get", {"key": "a"}))], 0, 0.0) == 0
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_call_that_names_its_caller_itself_is_read_by_the_general_machine(revision: str) -> None:
+    service = a_service(limits=LIMITS)
+    service.caller_of = lambda caller, meta: Caller(namespace="named")
+    session = ServerSession(service)
+    for message in opening(revision):
+        session.receive_message(message, 0.0)
+    assert session.receive_calls([line(a_call(1, "get", {"key": "a"}, **own(revision)))], 0, 0.0) == 0
 
 
 # --- what becomes of them ---

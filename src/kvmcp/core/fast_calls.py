@@ -54,6 +54,7 @@ class FastCalls:
     """Begins the calls of one session that leave nothing to decide."""
 
     def __init__(self, service: Service, exchanges: Exchanges) -> None:
+        self._service = service
         self._catalog = service.catalog
         self._limits = service.limits
         self._exchanges = exchanges
@@ -73,7 +74,8 @@ class FastCalls:
         due = exchanges.batches.due
         waiting, counts, due_ops = due.exchanges, due.counts, due.ops
         open, depth = exchanges.open, self._limits.nesting_depth
-        if self._limits.id_bytes < _ID_DIGITS:
+        # Where a request says itself on whose behalf it comes, that is left to decide.
+        if self._service.caller_of is not None or self._limits.id_bytes < _ID_DIGITS:
             return start
         for place, line in enumerate(islice(lines, start, None), start):
             if type(line) is not bytes:

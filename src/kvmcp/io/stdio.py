@@ -12,11 +12,14 @@ import os
 import select
 import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import Final
 
 import anyio
 from anyio.lowlevel import checkpoint
+
+from kvmcp.io.reading import AsyncioReader, on_trio
 
 CHUNK: Final = 65536
 """Bytes read at once: what a pipe holds on Linux."""
@@ -35,10 +38,17 @@ class StdioTransport:
         self._writer = writer
         self._nonblocking = nonblocking
         self._readable = _poll(reader, select.POLLIN)
+        self._on_asyncio: AsyncioReader | None = None
+        self._begun = False
         self._writable = _poll(writer, select.POLLOUT)
 
     async def receive(self) -> bytes:
         """The next chunk; empty at the end of input."""
+        if not self._begun:
+            self._begun = True
+            self._on_asyncio = _asyncio_reader(self._reader)
+        if self._on_asyncio is not None:
+            return await self._on_asyncio.receive()
         while True:
             if self._readable.poll(0):
                 await checkpoint()  # A client that never pauses must not keep other tasks from running.
@@ -48,6 +58,11 @@ class StdioTransport:
                 return os.read(self._reader, CHUNK)
             except BlockingIOError:  # The parent has set O_NONBLOCK, and somebody else was faster.
                 continue
+
+    def close(self) -> None:
+        """Before the descriptors are closed."""
+        if self._on_asyncio is not None:
+            self._on_asyncio.close()
 
     async def send_some(self, data: bytes | memoryview) -> int:
         while not (written := self.send_now(data)):
@@ -73,6 +88,16 @@ class StdioTransport:
                 except BlockingIOError:  # The parent has set O_NONBLOCK, and less than a piece is free.
                     break
         return written
+
+
+def _asyncio_reader(descriptor: int) -> AsyncioReader | None:
+    """None where another loop runs, and for files, which no loop can watch."""
+    if on_trio():
+        return None
+    try:
+        return AsyncioReader(descriptor, partial(os.read, descriptor, CHUNK))
+    except PermissionError:
+        return None
 
 
 def _reopened(pipe: int) -> int | None:
@@ -118,7 +143,9 @@ def claim_stdio() -> Generator[StdioTransport]:
     try:
         os.dup2(null, _STDIN)
         os.dup2(_STDERR, _STDOUT)
-        yield StdioTransport(reader, writer if own is None else own, nonblocking=own is not None)
+        transport = StdioTransport(reader, writer if own is None else own, nonblocking=own is not None)
+        with closing(transport):
+            yield transport
     finally:
         os.dup2(reader, _STDIN)
         os.dup2(writer, _STDOUT)

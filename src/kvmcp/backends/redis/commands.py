@@ -39,6 +39,7 @@ _Encode: TypeAlias = Callable[[Any], Encoded]
 
 MAX_PLAIN_GETS: Final = 8
 """`Get`s in a transaction. More could be more than one operation may give, which the script looks after."""
+_ONLY_GETS: Final = {Get}
 _MULTI: Final = pack("MULTI")
 _EXEC: Final = pack("EXEC")
 
@@ -68,6 +69,8 @@ class Commands:
 
     def encode_plain(self, batch: Sequence[Op]) -> list[bytes] | None:
         """One command per operation, or None where an operation is refused or needs another number of them."""
+        if set(map(type, batch)) == _ONLY_GETS:
+            return self._gets(batch)
         encoders = self._plain
         try:
             encoded = [encoders[type(op)](op) for op in batch]
@@ -95,6 +98,12 @@ class Commands:
         return pack(*what, len(keys), *keys, *arguments)
 
     # --- how an operation is sent
+
+    def _gets(self, batch: Sequence[Any]) -> list[bytes]:
+        """As `_get`, without a call for each: most pipelines are reads."""
+        prefix = self.prefix
+        keys = [f"{prefix}:{op.key.space}:{op.key.name}".encode("utf-8", "surrogatepass") for op in batch]
+        return [b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key) for key in keys]
 
     def _get(self, op: Get) -> Encoded:
         # Packed by hand: the hottest operation.
