@@ -39,10 +39,10 @@ TEMPTING = names(
 IMPURE_CALLS = frozenset({"__import__", "breakpoint", "eval", "exec", "input", "open", "print"})
 
 FOR_TOOLS = names(
-    "kvmcp.core.arguments kvmcp.core.catalog kvmcp.core.errors kvmcp.core.json_schema kvmcp.core.json_text"
+    "kvmcp.core.arguments kvmcp.core.errors kvmcp.core.items kvmcp.core.json_schema kvmcp.core.json_text"
     " kvmcp.core.limits kvmcp.core.plan kvmcp.core.uritemplate kvmcp.core.wire.common"
 )
-"""The part of the core that knows neither bytes nor eras: plans, the catalog, types."""
+"""The part of the core that knows neither bytes nor eras: plans, what can be offered, types."""
 
 LAZY = frozenset({"kvmcp.core"})
 """Packages whose `__init__` loads its names when they are first used, and needs importlib for that."""
@@ -51,6 +51,7 @@ STANDARD = frozenset(sys.stdlib_module_names)
 TOP = frozenset(
     {
         "kvmcp.assembly",
+        "kvmcp.binding",
         "kvmcp.network",
         "kvmcp.cli",
         "kvmcp.config",

@@ -4,8 +4,8 @@ import pytest
 from msgspec import Struct
 
 import kvmcp
-from kvmcp.core.catalog import Tool
 from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.items import Tool
 from kvmcp.core.wire.common import TextContent, ToolAnnotations, ToolResult
 from kvmcp.io.work import Work, as_result
 from kvmcp.server import Server

@@ -14,7 +14,7 @@ import pytest
 
 from kvmcp.backends.ops import KIND_CHANNEL, KIND_SESSION, Delete, HashSet, Namespace, Op, Publish, Push, Set
 from kvmcp.backends.redis import open_backend
-from kvmcp.core.catalog import Item
+from kvmcp.core.items import Item
 from kvmcp.core.limits import Limits
 from kvmcp.server import Server
 from kvmcp.tools.namespaces import parse_source

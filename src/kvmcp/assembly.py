@@ -16,7 +16,7 @@ from kvmcp import __version__
 from kvmcp.backends.base import Backend
 from kvmcp.backends.memory import MemoryBackend
 from kvmcp.config import ConfigError, Settings
-from kvmcp.core.catalog import Item, Tool
+from kvmcp.core.items import Item, Tool
 from kvmcp.core.limits import Limits
 from kvmcp.core.projection import definition
 from kvmcp.core.versions import LATEST_MODERN

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from kvmcp.core.arguments import StructArguments
-from kvmcp.core.catalog import Completer, Prompt, Resource, ResourceTemplate, TaskSupport, Tool
 from kvmcp.core.errors import INVALID_PARAMS, RESOURCE_NOT_FOUND, RpcError
+from kvmcp.core.items import Completer, Prompt, Resource, ResourceTemplate, TaskSupport, Tool
 from kvmcp.core.json_schema import flat_schema, output_schema
 from kvmcp.core.plan import Context, Fail, Plan, Start, resource_not_found
 from kvmcp.core.schema_arguments import SchemaArguments

@@ -4,20 +4,20 @@ import gc
 import logging
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
 import anyio
-from msgspec import Struct
 
 from kvmcp.assembly import StartError
+from kvmcp.binding import Bound, announce, bind
 from kvmcp.config import DEFAULT_PORTS, Settings
 from kvmcp.core.http.guard import Guard
 from kvmcp.io.asgi import HttpApp, HttpOptions
 from kvmcp.io.endpoint import App
 from kvmcp.io.hypercorn import HypercornServer
-from kvmcp.io.listening import Listener, ListenLimits, bind_tcp, listen_unix
+from kvmcp.io.listening import Listener, ListenLimits
 from kvmcp.io.workers import STOP, UNUSABLE, Workers, until_orphaned
 from kvmcp.server import Server
 
@@ -34,32 +34,15 @@ class Service(Protocol):
 Run = Callable[[Settings, Callable[[], Awaitable[int]]], int]
 
 
-class Bound(Struct, frozen=True):
-    """The sockets of one process, bound before its event loop and those of other processes began."""
-
-    transports: list[tuple[str, list[Listener]]]
-    """In the order of the settings; those at standard input have none."""
-    admin: list[Listener]
-
-    def ports(self) -> list[int]:
-        """Of TCP, in the order in which they were bound."""
-        return [at[0].port for at in (*(at for _, at in self.transports), self.admin) if at and at[0].address]
-
-    def close(self) -> None:
-        for listeners in (*(listeners for _, listeners in self.transports), self.admin):
-            for listener in listeners:
-                listener.close()
-
-
 def serve_network(server: Server, settings: Settings, run: Run) -> int:
     """Serve until a signal comes; the exit status. `run` runs a coroutine function on the loop that is set.
 
     Raises StartError where an address is taken, a file cannot be read, or settings do not fit each other.
     """
     _check(settings)
-    bound = _bind(settings)
+    bound = bind(settings)
     if settings.workers == 1:
-        _announce(settings, bound)
+        announce(settings, bound)
         return run(settings, lambda: _serve(server, settings, bound))
     return _serve_in_workers(server, settings, run, bound)
 
@@ -88,76 +71,6 @@ def _check(settings: Settings) -> None:
         )
 
 
-# --- sockets ----------------------------------------------------------------------------------------------------
-
-
-def _bind(settings: Settings, shared: Iterable[int] = ()) -> Bound:
-    """All that the settings name; with `shared`, at these ports, where other processes listen, too."""
-    ports = iter(shared)
-    transports: list[tuple[str, list[Listener]]] = []
-    admin: list[Listener] = []
-    bound = Bound(transports, admin)
-    try:
-        for transport in settings.transport:
-            name, _, port = transport.partition(":")
-            if name == "stdio":
-                transports.append((name, []))
-            elif name == "unix":
-                transports.append((name, [_bind_unix(settings)]))
-            else:
-                number = _port(settings, name, port)
-                transports.append((name, _bind_tcp(settings.host, number, next(ports, None))))
-        if settings.admin_bind is not None:
-            host, _, port = settings.admin_bind.rpartition(":")
-            admin += _bind_tcp(host.strip("[]"), int(port), next(ports, None))
-    except BaseException:
-        bound.close()
-        raise
-    return bound
-
-
-def _port(settings: Settings, name: str, port: str) -> int:
-    if port:
-        return int(port)
-    return settings.port if settings.port is not None else DEFAULT_PORTS[name]
-
-
-def _bind_tcp(host: str, port: int, shared: int | None) -> list[Listener]:
-    try:
-        return bind_tcp(host, port if shared is None else shared, reuse_port=shared is not None)
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on {_shown(host, port)}: {error.strerror or error}; choose another --port or --host"
-        ) from None
-
-
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _bind_unix(settings: Settings) -> Listener:
-    if not settings.path:
-        raise StartError("--transport unix needs --path, where its socket is to be")
-    try:
-        return listen_unix(settings.path)
-    except OSError as error:
-        raise StartError(f"cannot listen on {settings.path}: {error.strerror or error}") from None
-
-
-_SPOKEN: Final = {"http": "MCP over HTTP", "websocket": "MCP over WebSocket", "tcp": "MCP in lines"}
-
-
-def _announce(settings: Settings, bound: Bound) -> None:
-    secure = "s" if settings.tls_cert else ""
-    schemes = {"http": f"http{secure}://%s/mcp", "websocket": f"ws{secure}://%s/mcp"}
-    for name, listeners in bound.transports:
-        for listener in listeners:
-            address = schemes.get(name, "%s") % listener.name
-            logger.info("%s: %s", _SPOKEN.get(name, "MCP in lines"), address)
-    for listener in bound.admin:
-        logger.info("health and metrics: http://%s/", listener.name)
-
-
 # --- one process, or several --------------------------------------------------------------------------------------
 
 
@@ -170,7 +83,7 @@ def _serve_in_workers(server: Server, settings: Settings, run: Run, first: Bound
     """
     ports = first.ports()
     first.close()  # Nobody knows of it yet.
-    sockets = [_bind(settings, ports) for _ in range(settings.workers)]
+    sockets = [bind(settings, ports) for _ in range(settings.workers)]
 
     def work(index: int, lifeline: int) -> int:
         for other in sockets:
@@ -187,7 +100,7 @@ def _serve_in_workers(server: Server, settings: Settings, run: Run, first: Bound
             bound.close()
 
     gc.freeze()  # What is there now stays in memory that all processes share.
-    _announce(settings, sockets[0])
+    announce(settings, sockets[0])
     logger.info("%d workers", settings.workers)
     try:
         return Workers(settings.workers, work, settings.shutdown_grace, close).run()

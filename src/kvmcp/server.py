@@ -15,9 +15,10 @@ from msgspec import UNSET, Struct
 
 from kvmcp.backends.base import Backend
 from kvmcp.backends.memory import MemoryBackend
-from kvmcp.core.catalog import Catalog, Item, ListKind, TaskSupport
+from kvmcp.core.catalog import Catalog, ListKind
 from kvmcp.core.connection import ServerConnection
 from kvmcp.core.errors import RpcError
+from kvmcp.core.items import Item, TaskSupport
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Caller
 from kvmcp.core.request_state import MIN_KEY_BYTES, Sealer

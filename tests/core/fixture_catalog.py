@@ -9,8 +9,9 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from kvmcp.core.catalog import BadArguments, Catalog, Parsed, Prompt, Resource, ResourceTemplate, Tool
+from kvmcp.core.catalog import Catalog
 from kvmcp.core.errors import RpcError
+from kvmcp.core.items import BadArguments, Parsed, Prompt, Resource, ResourceTemplate, Tool
 from kvmcp.core.plan import (
     Answer,
     AskBackend,

@@ -13,8 +13,8 @@ from hypothesis import example as sample, given, strategies as st
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from kvmcp.core.arguments import MAX_DEPTH, StructArguments
-from kvmcp.core.catalog import ArgumentsType, BadArguments, Parsed
 from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.items import ArgumentsType, BadArguments, Parsed
 from kvmcp.core.schema_arguments import SchemaArguments
 
 SECRET = "s3cr3t"

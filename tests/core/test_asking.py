@@ -7,9 +7,10 @@ import pytest
 from msgspec import UNSET, Raw, Struct
 
 from kvmcp.core.asking import needed, read_answer
-from kvmcp.core.catalog import Catalog, Tool
+from kvmcp.core.catalog import Catalog
 from kvmcp.core.commands import AnswerWork, Ask, WorkDone
 from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.items import Tool
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import AskBackend, AskClient, Caller, Context, Plan, Start
 from kvmcp.core.request_state import Sealer, State, digest

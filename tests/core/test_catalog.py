@@ -2,8 +2,9 @@
 
 import pytest
 
-from kvmcp.core.catalog import Catalog, Feature, Item, ListKind, ResourceListing, Tool
+from kvmcp.core.catalog import Catalog, Feature, ListKind
 from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.items import Item, ResourceListing, Tool
 from kvmcp.core.plan import Answer
 from kvmcp.core.wire.common import ResourcePage
 from tests.core.fixture_catalog import ADD, CONFIG, GREET, HIDDEN, KEYS, LONG, PLAIN_KEYS, Nothing, arguments

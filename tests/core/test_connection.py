@@ -169,7 +169,8 @@ def test_a_duplicate_id_in_flight_is_refused_and_the_first_is_answered(revision:
 
 @req("stdio-line-per-message")
 def test_json_that_came_spread_over_lines_leaves_on_one() -> None:
-    from kvmcp.core.catalog import Catalog, Tool
+    from kvmcp.core.catalog import Catalog
+    from kvmcp.core.items import Tool
 
     spread = b'{"a":\n  [1,\n  2]}'
     result = ToolResult(structured=spread)

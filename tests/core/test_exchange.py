@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from kvmcp.core.catalog import Catalog, Tool
+from kvmcp.core.catalog import Catalog
 from kvmcp.core.commands import (
     Ask,
     BatchFailed,
@@ -21,6 +21,7 @@ from kvmcp.core.commands import (
     WorkFailed,
 )
 from kvmcp.core.errors import LocalProtocolError, RpcError
+from kvmcp.core.items import Tool
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Plan, Start, ToolError, WatchUntil
 from kvmcp.core.subscriptions import ListChanged

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from kvmcp.core.catalog import Catalog, Prompt, Tool
+from kvmcp.core.catalog import Catalog
+from kvmcp.core.items import Prompt, Tool
 from kvmcp.core.limits import Limits
 from tests.core.fixture_catalog import ADD, ASK_FIRST, GREET, LONG, Nothing, arguments
 from tests.core.harness import (

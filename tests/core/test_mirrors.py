@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from kvmcp.core.catalog import Catalog, Tool
+from kvmcp.core.catalog import Catalog
 from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.items import Tool
 from kvmcp.core.mirrors import Mirror, read_mirrors
 from kvmcp.core.plan import Context, Plan, tool_error
 from tests.core.fixture_catalog import JsonArguments, Nothing

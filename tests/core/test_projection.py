@@ -6,7 +6,8 @@ import pytest
 from msgspec import UNSET, Raw
 
 from kvmcp.core import projection
-from kvmcp.core.catalog import Catalog, Tool
+from kvmcp.core.catalog import Catalog
+from kvmcp.core.items import Tool
 from kvmcp.core.versions import MODERN as MODERN_VERSIONS
 from kvmcp.core.wire.common import (
     ClientCapabilities,

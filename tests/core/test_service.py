@@ -1,6 +1,7 @@
 """What sessions share: list pages are rendered once per dialect and revision of the catalog."""
 
-from kvmcp.core.catalog import Catalog, Tool
+from kvmcp.core.catalog import Catalog
+from kvmcp.core.items import Tool
 from kvmcp.core.limits import Limits
 from kvmcp.core.service import Dialect, Service
 from kvmcp.core.versions import LEGACY

@@ -2,9 +2,10 @@
 
 import pytest
 
-from kvmcp.core.catalog import Catalog, Tool
+from kvmcp.core.catalog import Catalog
 from kvmcp.core.commands import Ask, HangUp, Log, Progress, StartWork, StopWork, WorkDone, WorkFailed
 from kvmcp.core.errors import LocalProtocolError, RpcError
+from kvmcp.core.items import Tool
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Answer, AskClient, Caller, Context, Plan, Start, ToolError
 from kvmcp.core.task_states import iso_time

@@ -6,10 +6,11 @@ import msgspec
 import pytest
 from msgspec import UNSET, Raw, Struct
 
-from kvmcp.core.catalog import Catalog, ResourceListing, ResourceTemplate, Watch
+from kvmcp.core.catalog import Catalog
 from kvmcp.core.commands import StartWork, WorkDone, WorkFailed
 from kvmcp.core.errors import INVALID_PARAMS, LocalProtocolError, RpcError
 from kvmcp.core.exchange import INTERNAL
+from kvmcp.core.items import ResourceListing, ResourceTemplate, Watch
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Fail, Plan
 from kvmcp.core.service import Service

@@ -10,7 +10,7 @@ import pytest
 
 from kvmcp.backends.memory import MemoryBackend
 from kvmcp.backends.ops import Delete, Event as StoreEvent, Gap, Namespace, NsKey, Publish, Set
-from kvmcp.core.catalog import Watch
+from kvmcp.core.items import Watch
 from kvmcp.core.plan import Caller, Context
 from kvmcp.core.subscriptions import Event, ResourceUpdated, Watched
 from kvmcp.core.wire.common import ClientCapabilities, Done

@@ -13,7 +13,7 @@ from kvmcp.backends.base import Ops, Replies
 from kvmcp.backends.memory import MemoryBackend
 from kvmcp.backends.ops import Event, Namespace, NsKey, Publish, Set
 from kvmcp.core.arguments import StructArguments
-from kvmcp.core.catalog import Tool
+from kvmcp.core.items import Tool
 from kvmcp.core.plan import Answer, Context, Plan, Start, WatchUntil
 from kvmcp.core.wire.common import ToolResult
 from kvmcp.server import Server

@@ -28,8 +28,9 @@ from kvmcp.backends.ops import (
     Ttl,
     TypeOf,
 )
-from kvmcp.core.catalog import Catalog, Tool
+from kvmcp.core.catalog import Catalog
 from kvmcp.core.commands import WorkDone
+from kvmcp.core.items import Tool
 from kvmcp.core.plan import Caller, WatchUntil
 from kvmcp.tools.definition import Environment
 from kvmcp.tools.surface import Selection, build_tools

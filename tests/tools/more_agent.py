@@ -22,7 +22,7 @@ from kvmcp.backends.ops import (
     TypeOf,
     beside,
 )
-from kvmcp.core.catalog import Tool
+from kvmcp.core.items import Tool
 from kvmcp.tools.surface import TOOL_SETS, Selection
 from tests.tools.agent import Agent
 

@@ -10,7 +10,7 @@ import msgspec
 from kvmcp.backends.base import Ops
 from kvmcp.backends.memory import MemoryBackend
 from kvmcp.backends.ops import Reply, etag_of
-from kvmcp.core.catalog import Tool
+from kvmcp.core.items import Tool
 from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Plan
 from kvmcp.core.wire.common import ClientCapabilities, ToolResult
 from kvmcp.tools.definition import Environment

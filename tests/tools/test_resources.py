@@ -27,8 +27,9 @@ from kvmcp.backends.ops import (
     StreamAdd,
     TtlReply,
 )
-from kvmcp.core.catalog import Catalog, Watch
+from kvmcp.core.catalog import Catalog
 from kvmcp.core.errors import INVALID_PARAMS, RESOURCE_NOT_FOUND
+from kvmcp.core.items import Watch
 from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Fail, Plan
 from kvmcp.core.wire.common import ReadResult, ResourceLink, ResourcePage
 from kvmcp.tools import uris

@@ -27,7 +27,7 @@ from kvmcp.backends.ops import (
     TtlReply,
     etag_of,
 )
-from kvmcp.core.catalog import BadArguments, Parsed, Tool
+from kvmcp.core.items import BadArguments, Parsed, Tool
 from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Plan, ToolError, error_result
 from kvmcp.core.wire.common import ClientCapabilities, TextContent, ToolResult
 from kvmcp.tools.keyspace import MAX_SCAN_PAGES, CollectNames

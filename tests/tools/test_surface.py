@@ -9,7 +9,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from kvmcp.core.catalog import Tool
+from kvmcp.core.items import Tool
 from kvmcp.core.projection import definition
 from kvmcp.tools.instructions import MAX_INSTRUCTIONS, instructions
 from kvmcp.tools.surface import TOOL_SETS, Selection, UnknownName, build_tools, exported_schemas, select

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kvmcp.core.arguments import StructArguments
-    from kvmcp.core.catalog import Catalog, Prompt, Resource, ResourceListing, ResourceTemplate, Tool, Watch
+    from kvmcp.core.catalog import Catalog
     from kvmcp.core.client.connection import ClientConnection
     from kvmcp.core.client.profile import ClientLimits, ClientProfile
     from kvmcp.core.client.session import ClientSession
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from kvmcp.core.connection import ServerConnection
     from kvmcp.core.errors import LocalProtocolError, RpcError
+    from kvmcp.core.items import Prompt, Resource, ResourceListing, ResourceTemplate, Tool, Watch
     from kvmcp.core.limits import Limits
     from kvmcp.core.plan import (
         Answer,
@@ -166,8 +167,9 @@ __all__ = [
 _HOME = {
     "SchemaArguments": "schema_arguments",
     "StructArguments": "arguments",
+    "Catalog": "catalog",
     **dict.fromkeys(
-        ("Catalog", "Prompt", "Resource", "ResourceListing", "ResourceTemplate", "Tool", "Watch"), "catalog"
+        ("Prompt", "Resource", "ResourceListing", "ResourceTemplate", "Tool", "Watch"), "items"
     ),
     "ClientSession": "client.session",
     "ClientConnection": "client.connection",

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 import msgspec
 from msgspec import Struct
 
-from kvmcp.core.catalog import BadArguments, Parsed
 from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.items import BadArguments, Parsed
 from kvmcp.core.json_schema import flat_schema, nullable_members
 from kvmcp.core.limits import Limits
 

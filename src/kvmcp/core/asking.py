@@ -20,7 +20,8 @@ from kvmcp.core.errors import (
     LocalProtocolError,
     RpcError,
 )
-from kvmcp.core.exchange import Exchange, Exchanges, Phase, Questions
+from kvmcp.core.exchange import Exchange, Phase, Questions
+from kvmcp.core.exchanges import Exchanges
 from kvmcp.core.jsonrpc import Id
 from kvmcp.core.modern import ModernDialect
 from kvmcp.core.plan import AskClient, ClientThen, ToolError

@@ -14,9 +14,10 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
-from kvmcp.core.exchange import WAITING_FOR_BACKEND, Exchange, Exchanges
+from kvmcp.core.admission import Admitted
+from kvmcp.core.exchange import WAITING_FOR_BACKEND, Exchange
+from kvmcp.core.exchanges import Exchanges
 from kvmcp.core.json_text import too_deep
-from kvmcp.core.methods import Admitted
 from kvmcp.core.plan import AskBackend
 from kvmcp.core.service import Service
 
@@ -70,7 +71,7 @@ class FastCalls:
         `legacy` is what `initialize` settled, `remembered` the last modern `_meta` and what it says.
         """
         exchanges, find_tool = self._exchanges, self._catalog.tools.get
-        due = exchanges.due
+        due = exchanges.batches.due
         waiting, counts, due_ops = due.exchanges, due.counts, due.ops
         open, depth = exchanges.open, self._limits.nesting_depth
         # Where a request says itself on whose behalf it comes, that is left to decide.

@@ -9,8 +9,9 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from kvmcp.core import jsonrpc, projection
-from kvmcp.core.catalog import Catalog, Listed, ListKind
+from kvmcp.core.catalog import Catalog, ListKind
 from kvmcp.core.errors import INVALID_PARAMS, RpcError
+from kvmcp.core.items import Listed
 from kvmcp.core.jsonrpc import Id
 from kvmcp.core.plan import ToolError, error_result
 from kvmcp.core.subscriptions import Event, ListChanged

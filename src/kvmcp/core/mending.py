@@ -11,8 +11,8 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import Raw, Struct
 
-from kvmcp.core.catalog import BadArguments, Parsed
 from kvmcp.core.errors import clip
+from kvmcp.core.items import BadArguments, Parsed
 from kvmcp.core.json_schema import Schema, describe, example, plain_type, size_said
 from kvmcp.core.json_text import Kind, kind, too_deep
 from kvmcp.core.limits import Limits

@@ -11,10 +11,13 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from kvmcp.core import jsonrpc
+from kvmcp.core.admission import Admitted
 from kvmcp.core.asking import ClientAsking
-from kvmcp.core.catalog import BadArguments, Catalog, Completer, Feature, ListKind, Parsed, Tool
+from kvmcp.core.catalog import Catalog, Feature, ListKind
 from kvmcp.core.errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError, clip
-from kvmcp.core.exchange import Exchange, Exchanges
+from kvmcp.core.exchange import Exchange
+from kvmcp.core.exchanges import Exchanges
+from kvmcp.core.items import BadArguments, Completer, Parsed, Tool
 from kvmcp.core.jsonrpc import Id, Request
 from kvmcp.core.legacy import LegacyDialect
 from kvmcp.core.modern import ModernDialect
@@ -23,7 +26,8 @@ from kvmcp.core.service import Dialect, Service
 from kvmcp.core.subscriptions import Subscription
 from kvmcp.core.task_states import Task
 from kvmcp.core.tasks import TASKS_REQUIRED, Tasks, declares_tasks
-from kvmcp.core.wire.common import CompletionResult, LogLevel
+from kvmcp.core.telling import ClientTelling
+from kvmcp.core.wire.common import CompletionResult
 from kvmcp.core.wire.params import (
     CallParams,
     CompleteParams,
@@ -43,13 +47,6 @@ from kvmcp.core.wire.params import (
 )
 
 
-class Admitted(Struct, frozen=True, gc=False):
-    """A request's era and context."""
-
-    dialect: Dialect
-    context: Context
-
-
 class Conversation(Protocol):
     """What a method may do with its session."""
 
@@ -60,15 +57,12 @@ class Conversation(Protocol):
     @property
     def asking(self) -> ClientAsking: ...
     @property
-    def changes(self) -> Subscription: ...
+    def telling(self) -> ClientTelling: ...
     def send(self, message: bytes) -> None: ...
     def refuse(self, id: Id, error: RpcError) -> None: ...
     @property
     def tasks(self) -> Tasks: ...
     def open_legacy(self, id: Id, params: InitializeParams) -> None: ...
-    def set_log_level(self, level: LogLevel) -> None: ...
-    def has_room_for(self, uris: int) -> bool: ...
-    def open_listen(self, exchange: Exchange, subscription: Subscription) -> None: ...
 
 
 Handle: TypeAlias = Callable[[Conversation, Request, Any, Admitted], None]
@@ -105,7 +99,7 @@ def ping(session: Conversation, request: Request, params: Params, admitted: Admi
 
 
 def set_level(session: Conversation, request: Request, params: SetLevelParams, admitted: Admitted) -> None:
-    session.set_log_level(params.level)
+    session.telling.set_log_level(params.level)
     session.send(jsonrpc.response(request.id, b"{}"))
 
 
@@ -294,13 +288,13 @@ def _no_suggestions(name: str, value: str, chosen: Mapping[str, str], context: C
 def subscribe(session: Conversation, request: Request, params: SubscribeParams, admitted: Admitted) -> None:
     """Answered once changes are noticed: what happens after the answer is told."""
     catalog, uri, context = session.service.catalog, params.uri, admitted.context
-    is_new = uri not in session.changes.uris
+    is_new = uri not in session.telling.changes.uris
     if not catalog.can_watch(uri, context):
         session.refuse(request.id, _cannot_watch(catalog, uri, context))
-    elif is_new and not session.has_room_for(1):
+    elif is_new and not session.telling.has_room_for(1):
         session.refuse(request.id, _too_many(session))
     else:
-        session.changes.watch(uri)
+        session.telling.changes.watch(uri)
         job = session.service.watched.job((uri,))
         if job is None:
             session.send(jsonrpc.response(request.id, b"{}"))
@@ -308,11 +302,11 @@ def subscribe(session: Conversation, request: Request, params: SubscribeParams, 
         exchange = _exchange(request, admitted, ())
         session.exchanges.begin(exchange, Start, job)
         if exchange.settled and is_new:  # There was no room for one more request that waits.
-            session.changes.forget(uri)
+            session.telling.changes.forget(uri)
 
 
 def unsubscribe(session: Conversation, request: Request, params: SubscribeParams, admitted: Admitted) -> None:
-    session.changes.forget(params.uri)
+    session.telling.changes.forget(params.uri)
     session.send(jsonrpc.response(request.id, b"{}"))
 
 
@@ -335,10 +329,10 @@ def listen(session: Conversation, request: Request, params: ListenParams, admitt
         return
     if not any(map(catalog.offers, _SUBSCRIBABLE)):
         session.refuse(request.id, RpcError(METHOD_NOT_FOUND, "nothing here can be subscribed to"))
-    elif not session.has_room_for(len(uris)):
+    elif not session.telling.has_room_for(len(uris)):
         session.refuse(request.id, _too_many(session))
     else:
-        session.open_listen(exchange, Subscription.of(granted, session.service.watched))
+        session.telling.open_listen(exchange, Subscription.of(granted, session.service.watched))
 
 
 def _known_tasks(session: Conversation, ids: tuple[str, ...], context: Context) -> tuple[str, ...]:

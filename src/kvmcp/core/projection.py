@@ -9,7 +9,8 @@ from typing import Final, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from kvmcp.core.catalog import LISTING, Catalog, Listed, ListKind, Prompt, Resource, ResourceTemplate, Tool
+from kvmcp.core.catalog import LISTING, Catalog, ListKind
+from kvmcp.core.items import Listed, Prompt, Resource, ResourceTemplate, Tool
 from kvmcp.core.versions import MODERN
 from kvmcp.core.wire.common import (
     Annotations,

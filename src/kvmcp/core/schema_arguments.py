@@ -6,8 +6,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from kvmcp.core.catalog import BadArguments, Parsed
 from kvmcp.core.errors import LocalProtocolError
+from kvmcp.core.items import BadArguments, Parsed
 from kvmcp.core.mending import UNREADABLE, Shape, decode_members, decode_schema, repair
 
 _encode = msgspec.json.Encoder().encode

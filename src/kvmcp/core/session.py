@@ -1,29 +1,23 @@
-"""One peer's conversation, message by message: decides the era, dispatches methods, keeps subscriptions.
+"""One peer's conversation, message by message: each goes to where it belongs, and all that they give comes out here.
 
-Knows messages, not bytes on a stream (`connection` frames them) nor what becomes of an admitted request
-(`exchange`). Whoever feeds it runs the commands it takes and writes the messages it takes; see
-`kvmcp.core.commands`.
+Knows messages, not bytes on a stream (`connection` frames them), nor how a request is answered (`admission`,
+`dispatch`, `methods`, `exchanges`). Whoever feeds it runs the commands it takes and writes the messages it
+takes; see `kvmcp.core.commands`.
 """
 
 from collections.abc import Sequence
-from math import inf, isfinite
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
 
 from kvmcp.core import jsonrpc
+from kvmcp.core.admission import Admission, Admitted
 from kvmcp.core.asking import ClientAsking
 from kvmcp.core.commands import Ask, Close, Command, Log, Progress, Said, Ticket
-from kvmcp.core.errors import (
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    LocalProtocolError,
-    RpcError,
-    clip,
-)
-from kvmcp.core.exchange import Exchange, Exchanges, Phase
+from kvmcp.core.dispatch import Dispatch
+from kvmcp.core.errors import INVALID_REQUEST, LocalProtocolError, RpcError
+from kvmcp.core.exchange import Exchange, Phase
+from kvmcp.core.exchanges import Exchanges
 from kvmcp.core.fast_calls import FastCalls
 from kvmcp.core.jsonrpc import (
     Batch,
@@ -35,38 +29,23 @@ from kvmcp.core.jsonrpc import (
     Request,
     Response,
 )
-from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
 from kvmcp.core.limits import Limits
-from kvmcp.core.methods import METHODS, Admitted, Method
-from kvmcp.core.modern import ModernDialect, is_envelope, read_envelope, unsupported_version
-from kvmcp.core.notices import log_notice, progress_notice
-from kvmcp.core.plan import Caller, Context, ToolError
-from kvmcp.core.projection import known_capabilities
+from kvmcp.core.plan import Caller, ToolError
 from kvmcp.core.service import Service
-from kvmcp.core.subscriptions import LIST_NAMES, Event, Subscription
+from kvmcp.core.subscriptions import Event
 from kvmcp.core.task_states import TaskId
 from kvmcp.core.tasks import FIRST_TICKET, Tasks
-from kvmcp.core.versions import BATCHING, LATEST_LEGACY, LegacyVersion, negotiate
-from kvmcp.core.wire.common import ClientCapabilities, LogLevel
-from kvmcp.core.wire.params import CancelledParams, InitializeParams, LegacyMeta, Params
+from kvmcp.core.telling import ClientTelling, Wishes
+from kvmcp.core.versions import BATCHING
+from kvmcp.core.wire.params import CancelledParams, InitializeParams
 
-_decode_head = msgspec.json.Decoder(Params).decode
 _decode_cancelled = msgspec.json.Decoder(CancelledParams).decode
-_decode_legacy_meta = msgspec.json.Decoder(LegacyMeta).decode
-_decode_initialize = msgspec.json.Decoder(InitializeParams).decode
 
 _SHUTDOWN: Final[Ticket] = 0
 """The deadline of the shutdown grace; no command has this ticket."""
 
 
 _CLIENT_GONE: Final = ToolError("CLIENT_GONE", "the client is gone and cannot answer")
-
-
-class Wishes(Struct):
-    """What a legacy client told the server that it wants to hear of, for all its requests to come."""
-
-    changes: Subscription
-    log_level: LogLevel = DEFAULT_LOG_LEVEL
 
 
 class ServerSession:
@@ -95,24 +74,18 @@ class ServerSession:
         self._service = service
         self._catalog = service.catalog
         self._limits = service.limits
-        self._caller = caller if caller is not None else Caller()
         self._out: list[bytes] = []
+        self._admission = Admission(service, caller if caller is not None else Caller(), self._out, legacy)
         self._exchanges = Exchanges(service.limits, self._out)
         self._asking = ClientAsking(service, self._exchanges, self._out, name)
         self._exchanges.asking = self._asking
         self._exchanges.start_task = self._start_task
-        self._exchanges.held_is_ready = self._acknowledge
+        self._telling = ClientTelling(service, self._exchanges, self._out, wishes, self._state_of_task)
+        self._exchanges.held_is_ready = self._telling.acknowledge
         self._fast_calls = FastCalls(service, self._exchanges)
+        self._dispatch = Dispatch(self, self._admission)
         self._tasks = tasks
         self._own_tasks: Tasks | None = None
-        self._modern_only = False
-        self._legacy: Admitted | None = legacy
-        self._initialized = False
-        self._owns_wishes = wishes is None
-        self._wishes = wishes if wishes is not None else Wishes(Subscription(service.watched))
-        self._changes = self._wishes.changes
-        self._listens: dict[Id, Subscription] = {}
-        self._remembered: tuple[Raw, Admitted] | None = None
         self._ending: str | None = None
         self._closed = False
 
@@ -124,7 +97,7 @@ class ServerSession:
         message = jsonrpc.decode(raw, self._limits)
         # The common message without the ladder (benchmarks/core.py).
         if type(message) is Request and self._ending is None:
-            self._request(message)
+            self._dispatch.request(message)
         else:
             self._receive(message)
 
@@ -136,7 +109,7 @@ class ServerSession:
         self._exchanges.now = now
         if self._ending is not None:
             return start
-        return self._fast_calls.begin(lines, start, self._legacy, self._remembered)
+        return self._fast_calls.begin(lines, start, self._admission.legacy, self._admission.remembered)
 
     def receive(self, message: Message, now: float) -> None:
         """One decoded message arrived."""
@@ -146,16 +119,7 @@ class ServerSession:
     def receive_admitted(self, request: Request, admitted: Admitted, now: float) -> None:
         """A request arrived whose era and context the transport has read already (HTTP)."""
         self._exchanges.now = now
-        method = METHODS.get(request.method)
-        if method is None or not method.offered(self._catalog, admitted.dialect):
-            self.refuse(request.id, RpcError(METHOD_NOT_FOUND, f"method not offered: {clip(request.method)}"))
-            return
-        try:
-            params = method.decode(request.params)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self.refuse(request.id, RpcError(INVALID_PARAMS, f"params: {error}"))
-            return
-        self._handle(method, request, params, admitted)
+        self._dispatch.admitted(request, admitted)
 
     def receive_malformed(self, malformed: Malformed, now: float) -> None:
         """Something arrived that the framing had to refuse."""
@@ -175,7 +139,7 @@ class ServerSession:
     def abandon(self, now: float) -> None:
         """Nobody waits for anything any more: what was accepted is cancelled, and nothing is answered."""
         self._exchanges.now = now
-        self._close_subscriptions()
+        self._telling.close()
         for exchange in list(self._exchanges.open.values()):
             self._exchanges.stop(exchange, None)
         if self._own_tasks is not None:
@@ -185,8 +149,7 @@ class ServerSession:
         """The peer wants no answer to its request `id` any more; ids of no open request are ignored."""
         self._exchanges.now = now
         self._exchanges.cancel(id)
-        if (listen := self._listens.pop(id, None)) is not None:
-            listen.close()
+        self._telling.end_listen(id)
 
     def begin_shutdown(self, now: float) -> None:
         """Take no new requests, finish what was accepted, give up after `Limits.shutdown_grace`."""
@@ -213,9 +176,9 @@ class ServerSession:
             return
         match said:
             case Progress():
-                self._tell_progress(exchange, said)
+                self._telling.tell_progress(exchange, said)
             case Log():
-                self._tell_log(exchange, said)
+                self._telling.tell_log(exchange, said)
             case Ask():
                 if exchange.phase is Phase.WAITING_FOR_CLIENT:
                     raise LocalProtocolError("a job asks the client one thing at a time")
@@ -226,8 +189,7 @@ class ServerSession:
     def publish(self, event: Event, now: float) -> bool:
         """Something changed; peers that want to know are told when their transport takes it. Whether there are any."""
         self._exchanges.now = now
-        noted = [subscription.note(event) for subscription in self._listens.values()]
-        return self._changes.note(event) or any(noted)
+        return self._telling.note(event)
 
     def handle_timeout(self, now: float) -> None:
         """`next_deadline` has passed. Early and repeated calls do nothing."""
@@ -254,7 +216,7 @@ class ServerSession:
 
     def take_messages(self) -> list[bytes]:
         """All that is to be written, rendered now."""
-        self._render_changes()
+        self._telling.render()
         messages = self._out[:]
         self._out.clear()
         self._exchanges.rendered = 0
@@ -267,7 +229,7 @@ class ServerSession:
             self._out
             or self._exchanges.wants_turn
             or (self._ending is not None and not self._closed and not self._exchanges.open)
-            or self._has_changes()
+            or self._telling.has_news()
             or (self._own_tasks is not None and self._own_tasks.wants_turn)
         )
 
@@ -283,7 +245,7 @@ class ServerSession:
     @property
     def listens_to(self) -> set[Event | TaskId]:
         """What its listens (modern) were granted."""
-        return {topic for listen in self._listens.values() for topic in listen.topics()}
+        return self._telling.listens_to
 
     @property
     def wants_input(self) -> bool:
@@ -302,7 +264,7 @@ class ServerSession:
             return
         match message:
             case Request():
-                self._request(message)
+                self._dispatch.request(message)
             case Notification():
                 self._notification(message)
             case Response(id=id, result=result):
@@ -317,7 +279,7 @@ class ServerSession:
                 self._out.append(jsonrpc.error_response(id, message.error))
 
     def _batch(self, batch: Batch) -> None:
-        if self._legacy is None or self._legacy.dialect.version != BATCHING:
+        if self._admission.legacy is None or self._admission.legacy.dialect.version != BATCHING:
             problem = f"batches exist in revision {BATCHING} only; send one message at a time"
             self._out.append(jsonrpc.error_response(None, RpcError(INVALID_REQUEST, problem)))
             return
@@ -328,7 +290,7 @@ class ServerSession:
 
     def _notification(self, notification: Notification) -> None:
         if notification.method == "notifications/initialized":
-            self._initialized = self._legacy is not None
+            self._telling.begin_legacy(self._admission.legacy)
         elif notification.method == "notifications/cancelled":
             self._cancelled(notification)
         # All others, roots/list_changed and progress among them, need no reaction; unknown ones get none.
@@ -337,126 +299,6 @@ class ServerSession:
         id = cancelled_id(notification, self._limits)
         if id is not None:
             self.cancel(id, self._exchanges.now)
-
-    # --- requests and their era ---
-
-    def _request(self, request: Request) -> None:
-        if request.id in self._exchanges.open:
-            self._refuse(request.id, INVALID_REQUEST, "a request with this id is still in flight")
-            return
-        method = METHODS.get(request.method)
-        if method is None:
-            self._unreadable(request, None)
-            return
-        try:
-            params = method.decode(request.params)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._unreadable(request, error)
-            return
-        # A legacy request without `_meta`, the common one, leaves nothing to decide (benchmarks/core.py).
-        admitted = self._legacy
-        if admitted is None or params.meta:
-            admitted = self._admit(request, params.meta)
-        if admitted is None:
-            return
-        if not method.offered(self._catalog, admitted.dialect):
-            self._refuse(request.id, METHOD_NOT_FOUND, f"method not offered: {clip(request.method)}")
-            return
-        self._handle(method, request, params, admitted)
-
-    def _handle(self, method: Method, request: Request, params: Params, admitted: Admitted) -> None:
-        """Carry a request out, on behalf of whom it says itself where that is the rule (`Service.caller_of`)."""
-        caller_of = self._service.caller_of
-        if caller_of is not None and method.for_caller:
-            caller = caller_of(admitted.context.caller, params.meta)
-            if isinstance(caller, RpcError):
-                self.refuse(request.id, caller)
-                return
-            context = msgspec.structs.replace(admitted.context, caller=caller)
-            admitted = Admitted(admitted.dialect, context)
-        method.handle(self, request, params, admitted)
-
-    def _unreadable(self, request: Request, error: Exception | None) -> None:
-        """An unknown method, or params that do not fit: what is wrong with the era is said first."""
-        try:
-            meta = _decode_head(request.params).meta
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            self._refuse(request.id, INVALID_PARAMS, "params must be an object")
-            return
-        if self._admit(request, meta) is None:
-            return
-        if error is None:
-            self._refuse(request.id, METHOD_NOT_FOUND, f"unknown method: {clip(request.method)}")
-        else:
-            self._refuse(request.id, INVALID_PARAMS, f"params: {error}")
-
-    def _admit(self, request: Request, meta: Raw) -> Admitted | None:
-        """The era of a request, decided by the message; None where it was refused."""
-        if not len(meta):
-            return self._admit_legacy(request, None)
-        # Clients repeat one envelope: what it says is read once. Nothing is derived from earlier requests.
-        if self._remembered is not None and self._remembered[0] == meta:
-            return self._remembered[1]
-        try:
-            if not is_envelope(meta):
-                return self._admit_legacy(request, meta)
-        except msgspec.DecodeError:
-            self._refuse(request.id, INVALID_PARAMS, "_meta must be an object")
-            return None
-        return self._admit_modern(request, meta)
-
-    def _admit_modern(self, request: Request, meta: Raw) -> Admitted | None:
-        if self._legacy is not None:
-            problem = f"this connection was initialized at {self._legacy.dialect.version}; open another one"
-            self._refuse(request.id, INVALID_REQUEST, problem)
-            return None
-        context = read_envelope(meta, self._caller)
-        if isinstance(context, RpcError):
-            self._out.append(self._service.modern.error(request.id, context))
-            return None
-        admitted = Admitted(self._service.modern, context)
-        # A dual-era client may probe, give up, and initialize: discovery alone decides nothing.
-        if request.method != "server/discover":
-            self._modern_only = True
-            self._remembered = (meta.copy(), admitted)
-        return admitted
-
-    def _admit_legacy(self, request: Request, meta: Raw | None) -> Admitted | None:
-        admitted = self._legacy
-        if admitted is None:
-            return self._admit_before_initialize(request)
-        if meta is None:
-            return admitted
-        try:
-            token = _decode_legacy_meta(meta).progress_token
-        except msgspec.DecodeError as error:
-            self._refuse(request.id, INVALID_PARAMS, f"_meta: {error}")
-            return None
-        if token is UNSET:
-            return admitted
-        return Admitted(admitted.dialect, msgspec.structs.replace(admitted.context, progress_token=token))
-
-    def _admit_before_initialize(self, request: Request) -> Admitted | None:
-        if self._modern_only:
-            if request.method == "initialize":
-                refusal = unsupported_version(_requested_version(request))
-            else:
-                refusal = RpcError(INVALID_PARAMS, "_meta lacks io.modelcontextprotocol/protocolVersion")
-            self._out.append(self._service.modern.error(request.id, refusal))
-            return None
-        if request.method in ("initialize", "ping"):
-            return self._newcomer()
-        problem = "send initialize first, or a request with the envelope of 2026-07-28 in params._meta"
-        self._refuse(request.id, INVALID_REQUEST, problem)
-        return None
-
-    def _newcomer(self) -> Admitted:
-        """A legacy peer that has not said who it is."""
-        context = Context(self._caller, LATEST_LEGACY, ClientCapabilities())
-        return Admitted(self._service.legacy(LATEST_LEGACY), context)
-
-    def _refuse(self, id: Id, code: int, problem: str) -> None:
-        self._out.append(jsonrpc.error_response(id, RpcError(code, problem)))
 
     # --- what methods (see `methods`) may do with a session ---
 
@@ -467,7 +309,7 @@ class ServerSession:
     @property
     def legacy(self) -> Admitted | None:
         """What `initialize` settled, None where there was none."""
-        return self._legacy
+        return self._admission.legacy
 
     @property
     def exchanges(self) -> Exchanges:
@@ -478,6 +320,10 @@ class ServerSession:
         return self._asking
 
     @property
+    def telling(self) -> ClientTelling:
+        return self._telling
+
+    @property
     def tasks(self) -> Tasks:
         """The server's, or those of this conversation."""
         if self._tasks is None:
@@ -486,8 +332,10 @@ class ServerSession:
 
     def note_task(self, id: TaskId) -> bool:
         """A task has changed: whoever listens is told when the transport takes it. Whether somebody does."""
-        noted = [subscription.note_task(id) for subscription in self._listens.values()]
-        return any(noted)
+        return self._telling.note_task(id)
+
+    def _state_of_task(self, id: TaskId, listener: Caller) -> bytes | None:
+        return self.tasks.state_for(id, listener, self._exchanges.now)
 
     def _start_task(self, exchange: Exchange, job: object) -> None:
         message = self.tasks.create(exchange, job, self._exchanges.now)
@@ -501,105 +349,21 @@ class ServerSession:
 
     def refuse(self, id: Id, error: RpcError) -> None:
         """Answer a request with a protocol error, in the words of the connection's era."""
-        if self._legacy is None:
+        if self._admission.legacy is None:
             self._out.append(self._service.modern.error(id, error))
         else:
             self._out.append(jsonrpc.error_response(id, error))
 
     def open_legacy(self, id: Id, params: InitializeParams) -> None:
         """Begin the legacy conversation."""
-        if self._legacy is not None:
-            self._refuse(id, INVALID_REQUEST, "this connection is initialized already")
+        if self._admission.legacy is not None:
+            problem = RpcError(INVALID_REQUEST, "this connection is initialized already")
+            self._out.append(jsonrpc.error_response(id, problem))
             return
-        dialect = self._service.legacy(negotiate(params.protocol_version))
-        self._legacy = Admitted(dialect, open_context(params, dialect.version, self._caller))
-        # "Only use capabilities that were successfully negotiated": a list that comes later is not told of.
-        self._changes.lists.update(name for name in LIST_NAMES if self._catalog.offers(name))
+        dialect = self._admission.open_legacy(params)
+        self._telling.want_lists()
         result = dialect.initialize_result(self._catalog, self._service.info, self._service.instructions)
         self._out.append(jsonrpc.response(id, result))
-
-    def set_log_level(self, level: LogLevel) -> None:
-        self._wishes.log_level = level
-
-    @property
-    def changes(self) -> Subscription:
-        """What a legacy peer is told of."""
-        return self._changes
-
-    def has_room_for(self, uris: int) -> bool:
-        watched = len(self._changes.uris) + sum(len(listen.uris) for listen in self._listens.values())
-        limits = self._limits
-        return (
-            watched + uris <= limits.subscribed_resources
-            and len(self._service.watched) + uris <= limits.watched_uris
-        )
-
-    def open_listen(self, exchange: Exchange, subscription: Subscription) -> None:
-        """Begin a modern listen: it is acknowledged once all changes that it is about are noticed."""
-        job = self._service.watched.job(subscription.uris)
-        if not self._exchanges.hold(exchange, job):
-            subscription.close()
-            return
-        self._listens[exchange.id] = subscription
-        subscription.is_held = True
-        if job is None:
-            self._acknowledge(exchange)
-
-    def _acknowledge(self, exchange: Exchange) -> None:
-        """The first message of a listen; what has changed since it was asked for comes behind."""
-        subscription = self._listens[exchange.id]
-        subscription.is_held = False
-        self._out.append(self._service.modern.acknowledged(exchange.id, subscription.granted))
-
-    def _close_subscriptions(self) -> None:
-        for listen in self._listens.values():
-            listen.close()
-        self._listens.clear()
-        if self._owns_wishes:
-            self._changes.close()
-
-    # --- notifications to the peer ---
-
-    def _tell_progress(self, exchange: Exchange, progress: Progress) -> None:
-        token = exchange.context.progress_token
-        # "The progress value MUST increase with each notification": what does not is no news.
-        if token is None or not exchange.progress < progress.progress < inf or self._is_behind():
-            return
-        if progress.total is not UNSET and not isfinite(progress.total):  # JSON has no word for it.
-            progress = msgspec.structs.replace(progress, total=UNSET)
-        exchange.progress = progress.progress
-        self._out.append(progress_notice(token, progress, exchange.dialect.version))
-
-    def _tell_log(self, exchange: Exchange, log: Log) -> None:
-        modern = isinstance(exchange.dialect, ModernDialect)
-        least = exchange.context.log_level if modern else self._wishes.log_level
-        notice = log_notice(log, least)
-        if notice is not None and not self._is_behind():
-            self._out.append(notice)
-
-    def _is_behind(self) -> bool:
-        """Whether so much waits to be written that notifications of work are dropped."""
-        return len(self._out) >= self._limits.log_messages
-
-    def _has_changes(self) -> bool:
-        if self._initialized and self._changes.is_dirty:
-            return True
-        return any(listen.is_dirty for listen in self._listens.values())
-
-    def _render_changes(self) -> None:
-        if self._legacy is not None and self._initialized:
-            dialect = self._legacy.dialect
-            assert isinstance(dialect, LegacyDialect), "a legacy conversation has a legacy dialect"
-            self._out.extend(dialect.changed(event) for event in self._changes.take())
-        for id, subscription in self._listens.items():
-            self._out.extend(self._service.modern.changed(event, id) for event in subscription.take())
-            for task in subscription.take_tasks():
-                self._tell_task(id, self._exchanges.open[id].context.caller, task)
-
-    def _tell_task(self, listen: Id, listener: Caller, id: TaskId) -> None:
-        state = self.tasks.state_for(id, listener, self._exchanges.now)
-        if state is not None:
-            self._out.append(self._service.modern.task_changed(state, listen))
 
     # --- the end ---
 
@@ -610,10 +374,9 @@ class ServerSession:
         self._ending = reason
         self._asking.lose_client(unanswered)
         self._exchanges.deadlines.set(_SHUTDOWN, self._exchanges.now + self._limits.shutdown_grace)
-        self._render_changes()
-        for id in self._listens:
-            self._exchanges.stop(self._exchanges.open[id], self._service.modern.listen_ended(id))
-        self._close_subscriptions()
+        self._telling.render()
+        self._telling.answer_listens()
+        self._telling.close()
         if self._own_tasks is not None:
             self._own_tasks.stop(self._exchanges.now)
 
@@ -625,15 +388,3 @@ def cancelled_id(notification: Notification, limits: Limits) -> Id | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return jsonrpc.read_id(params.request_id, limits)
-
-
-def open_context(params: InitializeParams, version: LegacyVersion, caller: Caller) -> Context:
-    """What an `initialize` settles: the revision, and what of the client's capabilities that knows."""
-    return Context(caller, version, known_capabilities(params.capabilities, version), params.client_info)
-
-
-def _requested_version(request: Request) -> str:
-    try:
-        return _decode_initialize(request.params).protocol_version
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""

@@ -16,7 +16,8 @@ from kvmcp.core import task_ids
 from kvmcp.core.asking import needed, read_answer
 from kvmcp.core.commands import Ask, Command, Progress, Said, Ticket
 from kvmcp.core.errors import MISSING_CLIENT_CAPABILITY, LocalProtocolError, RpcError
-from kvmcp.core.exchange import Exchange, Exchanges, Phase, Questions
+from kvmcp.core.exchange import Exchange, Phase, Questions
+from kvmcp.core.exchanges import Exchanges
 from kvmcp.core.modern import asked_of_client
 from kvmcp.core.plan import Caller, Context, Plan, Start, ToolError
 from kvmcp.core.service import Service

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from kvmcp.backends.base import Backend
 from kvmcp.backends.ops import Change, Event as StoreEvent, Message, NsKey
-from kvmcp.core.catalog import Watch
+from kvmcp.core.items import Watch
 from kvmcp.core.plan import Caller, Context
 from kvmcp.core.subscriptions import Event, ResourceUpdated
 from kvmcp.core.wire.common import ClientCapabilities, Done

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from kvmcp.backends.ops import Atomic, Condition, Failure, Namespace, Reply, Single, Unmet
-from kvmcp.core.catalog import ArgumentsType
+from kvmcp.core.items import ArgumentsType
 from kvmcp.core.json_schema import output_schema
 from kvmcp.core.plan import AskBackend, BackendThen, Context, Plan
 from kvmcp.core.wire.common import ToolAnnotations

@@ -82,7 +82,7 @@ class WouldPop(Reader, frozen=True):
     def read(self, replies: Sequence[Reply], context: Context, room: int) -> Rendered:
         elements = of_type(replies[0], Elements)
         fit = how_many_fit(elements.values, room - FRAME)
-        return _popped(elements.values[:fit], _left(fit, elements.size))
+        return _popped(elements.values[:fit], not_taken(fit, elements.size))
 
 
 def _popped(values: Sequence[bytes], truncated: Truncated) -> bytes:
@@ -90,7 +90,8 @@ def _popped(values: Sequence[bytes], truncated: Truncated) -> bytes:
     return b'{"values":[%b]%b}' % (b",".join(values), more)
 
 
-def _left(fit: int, wanted: int) -> Truncated:
+def not_taken(fit: int, wanted: int) -> Truncated:
+    """What a pop says of the elements that it was to take, but could not show."""
     if fit >= wanted:
         return UNSET
     return f"{wanted - fit} more elements do not fit in one result and are still in the list; call again for them"
@@ -125,11 +126,13 @@ class TakeWhatFits(Struct, frozen=True):
         fit = how_many_fit(elements.values, self.room - FRAME)
         if not fit:
             return failed(_too_long(chars(elements.values[0])))
-        then = Taken(PoppedReader(_left(fit, elements.size)))
+        then = Taken(PoppedReader(not_taken(fit, elements.size)))
         return AskBackend((Pop(self.key, "left", fit),), then, writes=True)
 
 
 class Taken(Struct, frozen=True):
+    """Continuation: what was taken from either end."""
+
     reader: PoppedReader
 
     def resume(self, replies: Sequence[Reply], context: Context) -> Plan:

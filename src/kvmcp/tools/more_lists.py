@@ -34,7 +34,7 @@ from kvmcp.tools.counting import Position, Told
 from kvmcp.tools.definition import READ, TAKE, Call, DryRun, Reader, Row, Step, tool
 from kvmcp.tools.keys import Detail, Key, Value, key_fault, stored_value
 from kvmcp.tools.keyspace import KeyArguments
-from kvmcp.tools.lists import LengthResult, PopArguments, PoppedReader
+from kvmcp.tools.lists import LengthResult, PopArguments, PoppedReader, Taken, not_taken
 from kvmcp.tools.room import FRAME, Truncated, chars, how_many_fit, link
 from kvmcp.tools.strings import seconds_left
 
@@ -55,19 +55,13 @@ class WouldPopRight(Reader, frozen=True):
     def read(self, replies: Sequence[Reply], context: Context, room: int) -> Rendered:
         elements = of_type(replies[0], Elements)
         values = _taken_from(elements, room)
-        return PoppedReader(_left(len(values), elements.size)).read((values,), context, room)
+        return PoppedReader(not_taken(len(values), elements.size)).read((values,), context, room)
 
 
 def _taken_from(elements: Elements, room: int) -> tuple[bytes, ...]:
     """What of the end of a list there is room for, the last first."""
     last_first = elements.values[::-1]
     return last_first[: how_many_fit(last_first, room - FRAME)]
-
-
-def _left(fit: int, wanted: int) -> Truncated:
-    if fit >= wanted:
-        return UNSET
-    return f"{wanted - fit} more elements do not fit in one result and are still in the list; call again for them"
 
 
 def step_rpop(arguments: PopArguments, call: Call) -> Step | Fault:
@@ -100,17 +94,10 @@ class TakeFromTheRight(Struct, frozen=True):
         values = _taken_from(elements, self.room)
         if there and not values:
             return failed(_too_long(chars(elements.values[-1])))
-        reader = PoppedReader(_left(len(values), wanted))
+        reader = PoppedReader(not_taken(len(values), wanted))
         if self.dry or not there:
             return answer(reader.read((values,), context, self.room), dry=self.dry)
-        return AskBackend((Pop(self.key, "right", len(values)),), TakenRight(reader), writes=True)
-
-
-class TakenRight(Struct, frozen=True):
-    reader: PoppedReader
-
-    def resume(self, replies: Sequence[Reply], context: Context) -> Plan:
-        return answer(Step((), self.reader).outcome(replies, context, 0))
+        return AskBackend((Pop(self.key, "right", len(values)),), Taken(reader), writes=True)
 
 
 def _too_long(size: int) -> Fault:

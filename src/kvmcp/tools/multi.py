@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from kvmcp.backends.ops import MAX_ATOMIC_OPS, Atomic, Failure, Reply, Unmet
-from kvmcp.core.catalog import BadArguments
 from kvmcp.core.errors import clip
+from kvmcp.core.items import BadArguments
 from kvmcp.core.plan import AskBackend, Context, Plan
 from kvmcp.tools.answers import CONFLICT, TOO_LARGE, Fault, answer, encode, failed, to_json
 from kvmcp.tools.definition import TAKE, Call, DryRun, Offered, Row, Step, tool

@@ -26,8 +26,8 @@ from kvmcp.backends.ops import (
     Ttl,
     TtlReply,
 )
-from kvmcp.core.catalog import Prompt
 from kvmcp.core.errors import INVALID_PARAMS, RpcError
+from kvmcp.core.items import Prompt
 from kvmcp.core.plan import Answer, AskBackend, Context, Fail, Plan
 from kvmcp.core.uritemplate import UriTemplate
 from kvmcp.core.wire.common import (

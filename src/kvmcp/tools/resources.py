@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kvmcp.core.catalog import ResourceListing, ResourceTemplate
+from kvmcp.core.items import ResourceListing, ResourceTemplate
 from kvmcp.tools import completion, uris
 from kvmcp.tools.documents import (
     JSON,

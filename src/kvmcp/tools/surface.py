@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from kvmcp.core.arguments import StructArguments
-from kvmcp.core.catalog import Tool
+from kvmcp.core.items import Tool
 from kvmcp.tools.channels import CHANNELS
 from kvmcp.tools.confirm import asking
 from kvmcp.tools.definition import Environment, Offered, Part, Row, planner, result_schema

@@ -24,7 +24,7 @@ from kvmcp.backends.ops import (
     Namespace,
     is_namespace,
 )
-from kvmcp.core.catalog import Watch
+from kvmcp.core.items import Watch
 from kvmcp.core.plan import Context
 from kvmcp.core.uritemplate import UriTemplate
 from kvmcp.core.wire.common import ResourceLink

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kvmcp.core.catalog import Tool
+from kvmcp.core.items import Tool
 from tests.core.fixture_catalog import Anything, JsonArguments, _echo, fixture_catalog
 from tests.core.harness import META, Json, envelope
 from tests.core.http.harness import HEADER_MISMATCH, JSON_HEADERS, Web, modern_headers

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 from msgspec import Raw, Struct
 
-from kvmcp.core.catalog import Catalog, Tool
+from kvmcp.core.catalog import Catalog
 from kvmcp.core.commands import BatchFailed, HangUp, RunBatch, WorkDone
 from kvmcp.core.errors import INVALID_PARAMS, LocalProtocolError, RpcError
 from kvmcp.core.http import heads, plain_calls
@@ -19,6 +19,7 @@ from kvmcp.core.http.exchange import HttpExchange
 from kvmcp.core.http.guard import PASSED, Guard, Turned
 from kvmcp.core.http.heads import Heads
 from kvmcp.core.http.messages import BodyPart, Request, ResponseStart
+from kvmcp.core.items import Tool
 from kvmcp.core.limits import Limits
 from kvmcp.core.plan import AskBackend, Caller, Context, Plan
 from kvmcp.core.service import Service

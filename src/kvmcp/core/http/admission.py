@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from kvmcp.core.admission import Admitted
 from kvmcp.core.errors import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
@@ -31,7 +32,6 @@ from kvmcp.core.errors import (
 from kvmcp.core.http import agreement
 from kvmcp.core.http.headers import Headers
 from kvmcp.core.jsonrpc import Batch, Id, Malformed, Message, Notification, Request
-from kvmcp.core.methods import Admitted
 from kvmcp.core.modern import envelope_version, read_envelope, unsupported_version
 from kvmcp.core.plan import Caller, Context
 from kvmcp.core.service import Service

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from kvmcp.core.commands import Close, Command, Said, Ticket
 from kvmcp.core.errors import INVALID_REQUEST, RpcError
-from kvmcp.core.exchange import Exchanges
+from kvmcp.core.exchanges import Exchanges
 from kvmcp.core.http import sse
 from kvmcp.core.http.admission import Refused, status_of
 from kvmcp.core.http.messages import BodyPart, Field, Part, events_start, json_response
@@ -57,20 +57,11 @@ class Answer(Protocol):
         ...
 
 
-class Fixed:
-    """A response that is known from the start."""
-
-    def __init__(self, parts: list[Part]) -> None:
-        self._parts = parts
-        self.streams = False
-        self.wake: Callable[[], None] = nobody_to_wake
+class Quiet:
+    """What an answer has for which nothing runs: it is known from the start, or others bring what it tells."""
 
     def take_commands(self) -> list[Command]:
         return []
-
-    def take_parts(self) -> list[Part]:
-        parts, self._parts = self._parts, []
-        return parts
 
     def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
         """Nothing runs for it."""
@@ -84,6 +75,23 @@ class Fixed:
     def note_task(self, id: TaskId) -> bool:
         return False
 
+    @property
+    def wants_turn(self) -> bool:
+        return False
+
+
+class Fixed(Quiet):
+    """A response that is known from the start."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self._parts = parts
+        self.streams = False
+        self.wake: Callable[[], None] = nobody_to_wake
+
+    def take_parts(self) -> list[Part]:
+        parts, self._parts = self._parts, []
+        return parts
+
     def disconnected(self, now: float) -> None:
         self._parts = []
 
@@ -95,10 +103,6 @@ class Fixed:
 
     def next_deadline(self) -> float | None:
         return None
-
-    @property
-    def wants_turn(self) -> bool:
-        return False
 
     @property
     def closed(self) -> bool:

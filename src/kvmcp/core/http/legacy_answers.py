@@ -9,18 +9,16 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from kvmcp.core.commands import Command, HangUp, Said, Ticket
+from kvmcp.core.commands import HangUp, Said, Ticket
 from kvmcp.core.errors import INVALID_REQUEST, RpcError
 from kvmcp.core.http import sse
-from kvmcp.core.http.answers import SessionAnswer, SilenceTimer, earliest, nobody_to_wake
+from kvmcp.core.http.answers import Quiet, SessionAnswer, SilenceTimer, earliest, nobody_to_wake
 from kvmcp.core.http.messages import BodyPart, Part, events_start, json_response
 from kvmcp.core.http.sessions import LegacySession
 from kvmcp.core.http.streams import EventStore, Stream
 from kvmcp.core.jsonrpc import ErrorResponse, Id, Malformed, Request, Response
 from kvmcp.core.limits import Limits
 from kvmcp.core.session import ServerSession
-from kvmcp.core.subscriptions import Event
-from kvmcp.core.task_states import TaskId
 
 PRIMING: Final = "2025-11-25"
 """Since then a stream begins with an event that has no data; before, it would break clients."""
@@ -188,7 +186,7 @@ class LegacyAnswer(SessionAnswer):
         return self._closed
 
 
-class StreamAnswer:
+class StreamAnswer(Quiet):
     """The response to a GET: a stream that is written to by whoever has something to say.
 
     The one that a GET opened itself (`standalone`) tells of changes; one that a POST began goes on here when
@@ -225,23 +223,6 @@ class StreamAnswer:
 
     def _wake_self(self) -> None:
         self.wake()
-
-    def take_commands(self) -> list[Command]:
-        return []
-
-    def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
-        """Nothing runs for it."""
-
-    def tell(self, ticket: Ticket, said: Said, now: float) -> None:
-        """Nothing runs for it."""
-
-    def publish(self, event: Event, now: float) -> bool:
-        """Its session notes what changed, and wakes it."""
-        return False
-
-    def note_task(self, id: TaskId) -> bool:
-        """Tasks are of another era."""
-        return False
 
     def take_parts(self) -> list[Part]:
         if self._closed:
@@ -293,10 +274,6 @@ class StreamAnswer:
 
     def next_deadline(self) -> float | None:
         return None if self._closed else self._silence.due_at
-
-    @property
-    def wants_turn(self) -> bool:
-        return False
 
     @property
     def closed(self) -> bool:

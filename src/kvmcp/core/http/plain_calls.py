@@ -13,9 +13,11 @@ from typing import Final, cast
 import msgspec
 from msgspec import UNSET, Raw
 
+from kvmcp.core.admission import Admitted
 from kvmcp.core.commands import Command, RunBatch, Said, Ticket
 from kvmcp.core.errors import LocalProtocolError
-from kvmcp.core.exchange import Exchange, Exchanges
+from kvmcp.core.exchange import Exchange
+from kvmcp.core.exchanges import Exchanges
 from kvmcp.core.http.answers import ModernAnswer, nobody_to_wake
 from kvmcp.core.http.heads import PlainPost
 from kvmcp.core.http.legacy_answers import LegacyAnswer
@@ -23,7 +25,6 @@ from kvmcp.core.http.legacy_requests import LegacyRequests
 from kvmcp.core.http.messages import Part, json_response
 from kvmcp.core.http.sessions import LegacySession, Sessions
 from kvmcp.core.jsonrpc import ErrorResponse, Id, Request, Response
-from kvmcp.core.methods import Admitted
 from kvmcp.core.modern import envelope_version, read_envelope
 from kvmcp.core.plan import Answer, AskBackend, Caller, Context, Plan
 from kvmcp.core.service import Service

@@ -10,17 +10,15 @@ from typing import Final
 
 import msgspec
 
-from kvmcp.core.commands import Command, Said, Ticket
+from kvmcp.core.commands import Ticket
 from kvmcp.core.http import sse
-from kvmcp.core.http.answers import SilenceTimer, earliest, nobody_to_wake, refuse
+from kvmcp.core.http.answers import Quiet, SilenceTimer, earliest, nobody_to_wake, refuse
 from kvmcp.core.http.messages import BodyPart, Part, events_start
 from kvmcp.core.http.relays import Follow, Written
 from kvmcp.core.http.shared import Loaded, Shared
 from kvmcp.core.http.shared_events import Head, event_key, head_key, read_head
 from kvmcp.core.http.streams import event_id, render
 from kvmcp.core.limits import Limits
-from kvmcp.core.subscriptions import Event
-from kvmcp.core.task_states import TaskId
 
 _PAGE: Final = 16
 """Events that one load asks for: a client that comes back rarely lacks more, and 16 of the largest are 64 MiB."""
@@ -29,7 +27,7 @@ _SECOND_LOOK: Final = 1.0
 """Seconds after which a stream that is not found is looked for again: its record may be on its way."""
 
 
-class RemoteStream:
+class RemoteStream(Quiet):
     """Answers one GET. `left` is called when it is over."""
 
     def __init__(
@@ -176,21 +174,6 @@ class RemoteStream:
 
     # --- the other inputs ---
 
-    def take_commands(self) -> list[Command]:
-        return []
-
-    def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
-        """Its loads are the server's."""
-
-    def tell(self, ticket: Ticket, said: Said, now: float) -> None:
-        """Nothing runs for it."""
-
-    def publish(self, event: Event, now: float) -> bool:
-        return False
-
-    def note_task(self, id: TaskId) -> bool:
-        return False
-
     def give_way(self) -> None:
         """The client has come back once more: this connection ends."""
         self._stopping = True
@@ -213,10 +196,6 @@ class RemoteStream:
 
     def next_deadline(self) -> float | None:
         return None if self._closed else earliest(self._silence.due_at, self._look_again)
-
-    @property
-    def wants_turn(self) -> bool:
-        return False
 
     @property
     def closed(self) -> bool:

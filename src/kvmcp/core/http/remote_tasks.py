@@ -12,18 +12,18 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from kvmcp.core.commands import Command, Said, Ticket
+from kvmcp.core.admission import Admitted
+from kvmcp.core.commands import Ticket
 from kvmcp.core.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from kvmcp.core.http.admission import status_of
-from kvmcp.core.http.answers import Answer, earliest, nobody_to_wake
+from kvmcp.core.http.answers import Answer, Quiet, earliest, nobody_to_wake
 from kvmcp.core.http.interests import Interests
 from kvmcp.core.http.messages import Part, json_response
 from kvmcp.core.http.relays import TaskAsked, TaskTold
 from kvmcp.core.http.shared import Loaded, Shared
 from kvmcp.core.jsonrpc import Id, Request
-from kvmcp.core.methods import METHODS, Admitted
+from kvmcp.core.methods import METHODS
 from kvmcp.core.service import Service
-from kvmcp.core.subscriptions import Event
 from kvmcp.core.task_states import Status, TaskId
 from kvmcp.core.tasks import Tasks, declares_tasks
 from kvmcp.core.wire.params import TaskParams, UpdateTaskParams
@@ -98,7 +98,7 @@ def _asked(request: Request, params: TaskParams) -> _Asked:
     return id, TaskAsked(id, None) if request.method == "tasks/cancel" else None
 
 
-class RemoteTask:
+class RemoteTask(Quiet):
     """The response to one request about a task that another process runs."""
 
     def __init__(
@@ -177,21 +177,6 @@ class RemoteTask:
         self._closed = self._closed or len(parts) > 0
         return parts
 
-    def take_commands(self) -> list[Command]:
-        return []
-
-    def complete(self, ticket: Ticket, outcome: object, now: float) -> None:
-        """Its loads are the server's."""
-
-    def tell(self, ticket: Ticket, said: Said, now: float) -> None:
-        """Nothing runs for it."""
-
-    def publish(self, event: Event, now: float) -> bool:
-        return False
-
-    def note_task(self, id: TaskId) -> bool:
-        return False
-
     def disconnected(self, now: float) -> None:
         self._parts, self._closed = [], True
         self._leave()
@@ -213,10 +198,6 @@ class RemoteTask:
 
     def next_deadline(self) -> float | None:
         return None if self._closed or self._parts else earliest(self._due_at, self._give_up_at)
-
-    @property
-    def wants_turn(self) -> bool:
-        return False
 
     @property
     def closed(self) -> bool:

@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
+from kvmcp.core.admission import Admitted
 from kvmcp.core.legacy import LegacyDialect
-from kvmcp.core.methods import Admitted
 from kvmcp.core.plan import Caller, Context
 from kvmcp.core.service import Service
 from kvmcp.core.versions import LegacyVersion

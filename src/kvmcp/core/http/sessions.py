@@ -2,6 +2,7 @@
 
 from typing import Final, Protocol
 
+from kvmcp.core.admission import Admitted
 from kvmcp.core.deadlines import Deadlines
 from kvmcp.core.http.interests import Interests
 from kvmcp.core.http.relays import ENDED, Told
@@ -11,11 +12,10 @@ from kvmcp.core.http.shared_sessions import SessionRecord, session_key, write_re
 from kvmcp.core.http.streams import EventStore, Stream
 from kvmcp.core.jsonrpc import ErrorResponse, Id, Response
 from kvmcp.core.legacy import DEFAULT_LOG_LEVEL, LegacyDialect
-from kvmcp.core.methods import Admitted
 from kvmcp.core.plan import Caller
 from kvmcp.core.service import Service
-from kvmcp.core.session import Wishes
 from kvmcp.core.subscriptions import LIST_NAMES, Event, ListName, ResourceUpdated, Subscription
+from kvmcp.core.telling import Wishes
 
 _SWEPT: Final = 16
 """Sessions that one request may have to look at: enough to forget faster than new ones come."""
