@@ -39,15 +39,14 @@ from kvmcp.backends.ops import (
     Unmet,
     etag_of,
 )
-from tests.backends.harness import AFTER_SOON, LATER_MS, SOON_MS, Store, assert_refused
-from tests.patience import PATIENCE
+from tests.backends.harness import AFTER_SOON, LATER_MS, SOON_MS, SPENT_MS, Store, assert_refused
 
 
 async def assert_lives(store: Store, name: str) -> None:
     """It has the time to live that it was given."""
     ttl = await store.ask(Ttl(store.key(name)))
     assert isinstance(ttl, TtlReply) and ttl.milliseconds is not None
-    assert LATER_MS - PATIENCE * 1000 <= ttl.milliseconds <= LATER_MS
+    assert LATER_MS - SPENT_MS <= ttl.milliseconds <= LATER_MS
 
 
 class ValuesContract:

@@ -27,6 +27,8 @@ SOON_MS = 100
 AFTER_SOON = 0.25
 """Seconds after which a key that was given `SOON_MS` is gone."""
 LATER_MS = 3_600_000
+SPENT_MS = 5_000
+"""What a time to live may have lost when it is read back."""
 
 
 class Store(Struct, frozen=True):
