@@ -158,7 +158,7 @@ class Connection(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         cycle.more_body, cycle.disconnected = False, call.disconnected
-        if self.cycle is call:  # Otherwise another request waits behind it.
+        if cast(object, self.cycle) is call:  # Otherwise another request waits behind it.
             self.cycle = cycle
 
         async def app(scope: Message, receive: Receive, send: Send) -> None:
