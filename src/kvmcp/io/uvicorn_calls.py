@@ -66,7 +66,7 @@ def is_known() -> bool:
     """Whether this uvicorn is one whose insides we know."""
     return (
         _OF_CONNECTION <= set(HttpToolsProtocol.__init__.__code__.co_names)
-        and _OF_CYCLE == set(inspect.signature(RequestResponseCycle).parameters)
+        and set(_OF_CYCLE) == set(inspect.signature(RequestResponseCycle).parameters)
         and hasattr(HttpToolsProtocol, "_start_asgi_task")
     )
 
@@ -84,8 +84,12 @@ class Connection(HttpToolsProtocol):
         self._post = post
         self._held: list[bytes] | None = None
         """The body, as far as it has come, of the request that is held back: never longer than one read."""
+        self._is_idle = False
+        """Whether nothing has come since the last response."""
+        self._idle_since = 0.0
 
     def data_received(self, data: bytes) -> None:
+        self._is_idle = False
         super().data_received(data)
         held, self._held = self._held, None
         if held is not None and not self.transport.is_closing():
@@ -119,7 +123,10 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _may_be_plain(self) -> bool:
-        parser, cycle, limit = self.parser, self.cycle, self.limit_concurrency
+        """Whether a request that is all here by the end of this read may be answered without a task."""
+        parser: Any = self.parser  # None between connections, whatever its type says; so is `cycle` at first.
+        cycle: Any = self.cycle
+        limit = self.limit_concurrency
         return (
             (cycle is None or cycle.response_complete)
             and parser.get_method() == b"POST"
@@ -141,6 +148,40 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         for body in held:
             super().on_body(body)
+
+    # --- keep-alive: one timer that is late, where uvicorn sets and cancels one for each request ---
+
+    def on_response_complete(self) -> None:
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._is_idle, self._idle_since = True, self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again_in(self.timeout_keep_alive)
+
+    def _look_again_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if not self._is_idle:
+            return  # The next response sets it again.
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_again_in(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """It looks by itself whether something has come."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        super()._unset_keepalive_if_required()
+
+    # --- in a task ---
 
     def go_on(self, call: "_Call", serve: Serve) -> None:
         """Serve a call in a task, as uvicorn serves its requests."""

@@ -224,7 +224,6 @@ async def test_a_call_at_the_store_is_answered_before_the_end() -> None:
         await backend.until_asked()
         app.stop()
         await anyio.wait_all_tasks_blocked()
-        assert not app.idle
         await backend.reply()
         ((_, message),) = await answers(stream, 1)
         assert message["result"]["structuredContent"] == {"found": False}
@@ -292,6 +291,17 @@ async def test_a_store_that_wants_a_task_has_one() -> None:
                 await anyio.sleep(0.005)
         backend.released.set()
         assert ids(await answers(stream, 1)) == ["a"]
+
+
+async def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvmcp.io.uvicorn.IDLE_TIMEOUT", 0.05)
+    backend = SoonBackend()
+    async with wired(make_server(backend)) as (_, stream):
+        await stream.send(get("a"))
+        await backend.until_asked()
+        await backend.reply()
+        assert ids(await answers(stream, 1)) == ["a"]
+        assert await until_closed(stream) == b""
 
 
 async def test_calls_are_counted() -> None:
