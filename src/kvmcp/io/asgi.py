@@ -6,7 +6,7 @@ starts and stops it; where it is mounted inside another application, that one's 
 
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Final, Protocol
 from urllib.parse import parse_qs, quote
@@ -17,7 +17,7 @@ from msgspec import Struct
 from kvmcp.backends.base import Backend
 from kvmcp.core.http.guard import PASSED, Guard, Passed, Turned
 from kvmcp.core.http.heads import Head, Heads
-from kvmcp.core.http.messages import Part, Request, json_response
+from kvmcp.core.http.messages import Field, Part, Request, json_response
 from kvmcp.core.http.old_sse import OldSseServer
 from kvmcp.core.http.server import HttpServer
 from kvmcp.core.plan import Caller
@@ -27,6 +27,7 @@ from kvmcp.io import health
 from kvmcp.io.driver import Listener
 from kvmcp.io.endpoint import BODY_NOW, App, BodyNow, Endpoint, Message, Receive, Response, Send
 from kvmcp.io.health import Counters, Health, Metrics, Readiness
+from kvmcp.io.short_calls import Peer, ShortCall
 
 logger = logging.getLogger("kvmcp.io")
 
@@ -264,7 +265,7 @@ class HttpApp:
             return
         endpoint, counters = open.endpoint, open.counters
         counters.requests += 1
-        caller, now = self._host.caller(request.headers), endpoint.clock()
+        caller, now = self._host.caller(scope["headers"]), endpoint.clock()
         if isinstance(caller, Turned):
             counters.errors += 1
             await response.write(caller.parts)
@@ -276,13 +277,31 @@ class HttpApp:
         else:
             token = parse_qs(scope["query_string"].decode("latin-1")).get("session", [""])[0]
             exchange = open.old_sse.open_post(request, token, caller, now)
-        try:
-            await endpoint.serve(exchange, receive, response, scope.get("extensions", _NONE).get(BODY_NOW))
-        except Exception:
-            counters.errors += 1
-            raise
-        if response.status >= 400:
-            counters.errors += 1
+        body_now = scope.get("extensions", _NONE).get(BODY_NOW)
+        await counters.counted(response, endpoint.serve(exchange, receive, response, body_now))
+
+    # --- without ASGI ---
+
+    def post(self, path: str, fields: Sequence[Field], body: bytes, peer: Peer) -> bool:
+        """Begin a whole POST without a task, if that is possible; False, and nothing has happened, where it is not.
+
+        For servers of ours, on asyncio: what answers False here is called as an ASGI application.
+        """
+        open = self._open
+        if open is None or path != self._path or not open.endpoint.store_is_prompt:
+            return False
+        head, verdict = self._heads.read("POST", fields)
+        if verdict is not PASSED or head.plain is None:
+            return False
+        endpoint, caller = open.endpoint, self._host.caller(fields)
+        if isinstance(caller, Turned):
+            return False
+        exchange = open.server.open_plain(head, body, caller, endpoint.clock())
+        if exchange is None:
+            return False
+        open.counters.requests += 1
+        ShortCall(exchange, endpoint, self._host.backend, peer, open.counters.counted).begin()
+        return True
 
     # --- for operators ---
 

@@ -7,7 +7,7 @@ call whose client will come back, a task) goes on in the endpoint's own task gro
 import logging
 import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -70,6 +70,12 @@ class Response:
         return {"type": "http.response.body", "body": data, "more_body": part.more}
 
 
+class Movable(Protocol):
+    """A call that no task knows of (`short_calls`)."""
+
+    def move_to_task(self) -> None: ...
+
+
 class Endpoint:
     """One `HttpServer` on the running event loop, and beside it the older transport where that is offered.
 
@@ -92,12 +98,14 @@ class Endpoint:
         self._backend = backend
         self._tasks = tasks
         # Whoever waits for the store in the request's own task cannot write a sign of life meanwhile.
-        self._store_is_prompt = backend.time_limit < patience
+        self.store_is_prompt = backend.time_limit < patience
         self._drives: dict[HttpExchange, _Drive] = {}
         self._prompt: dict[HttpExchange, anyio.CancelScope] = {}
         """Requests whose body arrives, or that wait for the store in their own task, and the end of that wait."""
         self._at_store: dict[HttpExchange, Response] = {}
         """Requests that wait for the store in their own task, and whose wait nothing ends but the store."""
+        self.short_calls: dict[Movable, None] = {}
+        """Those that wait for the store in no task."""
         self.clock = clock_of_loop()
         self._finished: anyio.Event | None = None
         self.closed = False
@@ -142,7 +150,11 @@ class Endpoint:
         for exchange, scope in self._prompt.items():
             deadline = exchange.next_deadline()
             scope.deadline = now if deadline is None else min(deadline, scope.deadline)
-        if self._at_store:
+        short_calls = list(self.short_calls)
+        self.short_calls.clear()
+        for call in short_calls:
+            call.move_to_task()
+        if self._at_store or short_calls:  # These tasks run first.
             self._tasks.start_soon(self._answer_for_store)
         self.settle()
 
@@ -156,7 +168,7 @@ class Endpoint:
                     exchange.handle_timeout(self.clock())
                     self._tasks.start_soon(response.write, exchange.take_parts())
             self.settle()
-            self._note_end()
+            self.note_end()
 
     async def finish(self) -> None:
         """After `stop`: until every request is over, and the other processes were told of that. Bound it."""
@@ -208,30 +220,59 @@ class Endpoint:
         self, exchange: HttpExchange, receive: Receive, response: Response, body_now: BodyNow | None = None
     ) -> None:
         """Read the request's body and write its response; returns when that is over, or its client gone."""
-        body = body_now() if body_now is not None and self._store_is_prompt else None
+        body = body_now() if body_now is not None and self.store_is_prompt else None
         try:
             if body is None:
                 commands = await self._begin(exchange, receive)
             else:
                 exchange.receive_all(body, self.clock())
-                commands = await self._run_at_store(exchange, response)
-            if not commands:
-                parts = exchange.take_parts()
-                if not exchange.is_alone:
-                    self.settle()
-                await response.write(parts)
-            if not exchange.closed:
-                await self._serve_long(exchange, commands, receive, response)
+                commands = await self._run_at_store(exchange, response, exchange.take_commands())
+            await self._respond(exchange, commands, receive, response)
         finally:
-            if not exchange.closed:
-                exchange.disconnected(anyio.current_time())
-                # The requests of other servers, such as uvicorn's, are no tasks of ours: they may outlive us.
-                if not self.closed:
-                    self._tasks.start_soon(self._go_on, exchange)
-            if self._finished is not None:
-                self._note_end()
+            self._leave(exchange)
 
-    def _note_end(self) -> None:
+    async def resume(
+        self,
+        exchange: HttpExchange,
+        commands: list[Command],
+        receive: Receive,
+        response: Response,
+        wait: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """As `serve`, for a request that was begun elsewhere; first `wait` for what the store has of it."""
+        try:
+            if wait is not None:
+                self._at_store[exchange] = response
+                try:
+                    await wait()
+                finally:
+                    del self._at_store[exchange]
+            commands = await self._run_at_store(exchange, response, commands or exchange.take_commands())
+            await self._respond(exchange, commands, receive, response)
+        finally:
+            self._leave(exchange)
+
+    async def _respond(
+        self, exchange: HttpExchange, commands: list[Command], receive: Receive, response: Response
+    ) -> None:
+        if not commands:
+            parts = exchange.take_parts()
+            if not exchange.is_alone:
+                self.settle()
+            await response.write(parts)
+        if not exchange.closed:
+            await self._serve_long(exchange, commands, receive, response)
+
+    def _leave(self, exchange: HttpExchange) -> None:
+        if not exchange.closed:
+            exchange.disconnected(anyio.current_time())
+            # The requests of other servers, such as uvicorn's, are no tasks of ours: they may outlive us.
+            if not self.closed:
+                self._tasks.start_soon(self._go_on, exchange)
+        self.note_end()
+
+    def note_end(self) -> None:
+        """A request may have been the last one."""
         if self._finished is not None and not self.requests:
             self._finished.set()
 
@@ -247,16 +288,17 @@ class Endpoint:
         exchange.handle_timeout(anyio.current_time())
         return commands
 
-    async def _run_at_store(self, exchange: HttpExchange, response: Response) -> list[Command]:
+    async def _run_at_store(
+        self, exchange: HttpExchange, response: Response, commands: list[Command]
+    ) -> list[Command]:
         """As `_run_prompt`, for a request of which no part is to be waited for: without a scope for that."""
-        while commands := exchange.take_commands():
-            if len(commands) > 1 or not isinstance(commands[0], RunBatch):
-                break
+        while len(commands) == 1 and isinstance(commands[0], RunBatch):
             self._at_store[exchange] = response
             try:
                 await run_alone(exchange, self._backend, commands[0], self.clock)
             finally:
                 del self._at_store[exchange]
+            commands = exchange.take_commands()
         return commands
 
     async def _receive_body(self, exchange: HttpExchange, receive: Receive) -> None:
@@ -277,7 +319,7 @@ class Endpoint:
         """
         self._prompt[exchange].deadline = math.inf  # The store has deadlines of its own.
         while commands := exchange.take_commands():
-            if not self._store_is_prompt or len(commands) > 1 or not isinstance(commands[0], RunBatch):
+            if not self.store_is_prompt or len(commands) > 1 or not isinstance(commands[0], RunBatch):
                 break
             await run_alone(exchange, self._backend, commands[0])
         return commands
@@ -306,7 +348,7 @@ class Endpoint:
         except Exception:  # Whatever it is, it must not reach other requests.
             logger.exception("a request whose client had left failed")
         finally:
-            self._note_end()
+            self.note_end()
 
     def _drive(self, exchange: HttpExchange) -> "_Drive":
         drive = self._drives.get(exchange)

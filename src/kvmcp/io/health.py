@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from kvmcp.core.http.messages import SAFE, BodyPart, Field, Part, ResponseStart
+from kvmcp.io.endpoint import Response
 
 logger = logging.getLogger("kvmcp.io")
 
@@ -39,6 +40,16 @@ class Counters:
         self.requests = 0
         self.errors = 0
         """Responses with a status of 400 or above."""
+
+    async def counted(self, response: Response, serving: Awaitable[None]) -> None:
+        """Write a response, which may be an error."""
+        try:
+            await serving
+        except Exception:
+            self.errors += 1
+            raise
+        if response.status >= 400:
+            self.errors += 1
 
 
 class Health(Struct, frozen=True):

@@ -178,7 +178,7 @@ class Runner:
             logger.exception("a batch could not be completed")
 
     def _complete(self, commands: list[RunBatch], replies: Replies) -> None:
-        if fault := _count_fault(replies, sum([len(command.ops) for command in commands])):
+        if fault := count_fault(replies, sum([len(command.ops) for command in commands])):
             self._fail(commands, fault)
             return
         now = self._clock()
@@ -193,7 +193,7 @@ class Runner:
 
     def _fail(self, commands: list[RunBatch], error: Exception) -> None:
         for command in commands:
-            _fail_batch(self._machine, command, error)
+            fail_batch(self._machine, command, error, anyio.current_time())
 
     def _go_on(self) -> None:
         if not self._closed:
@@ -245,10 +245,10 @@ async def run_alone(
     """Run a batch in the caller's own task, for a machine that has nothing else to do meanwhile."""
     try:
         replies = await backend.execute(cast(Ops, command.ops))
-        if fault := _count_fault(replies, len(command.ops)):
+        if fault := count_fault(replies, len(command.ops)):
             raise fault
     except Exception as error:  # noqa: BLE001  # as in `Runner._begin`
-        _fail_batch(machine, command, error)
+        fail_batch(machine, command, error, anyio.current_time())
     except anyio.get_cancelled_exc_class():
         # Nobody knows what became of it; and who goes on with the machine must not wait for it.
         machine.complete(command.ticket, BatchFailed(), anyio.current_time())
@@ -263,12 +263,14 @@ def _joined(commands: Sequence[RunBatch]) -> Ops:
     return cast(Ops, [op for command in commands for op in command.ops])
 
 
-def _count_fault(replies: Sequence[object], ops: int) -> TypeError | None:
+def count_fault(replies: Sequence[object], ops: int) -> TypeError | None:
+    """What is wrong where a backend gave more or fewer replies than it was asked for."""
     if len(replies) == ops:
         return None
     return TypeError(f"the backend gave {len(replies)} replies to {ops} operations")
 
 
-def _fail_batch(machine: Asker, command: RunBatch, error: Exception) -> None:
+def fail_batch(machine: Asker, command: RunBatch, error: Exception, now: float) -> None:
+    """A backend has broken its contract: a client must not pay for it."""
     logger.error("the backend raised, which is a bug in it", exc_info=error)
-    machine.complete(command.ticket, BatchFailed(), anyio.current_time())
+    machine.complete(command.ticket, BatchFailed(), now)

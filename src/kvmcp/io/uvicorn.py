@@ -10,11 +10,12 @@ import ssl
 from collections.abc import Awaitable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import uvicorn
 from uvicorn.config import Config
 
+from kvmcp.io.asgi import HttpApp
 from kvmcp.io.endpoint import BODY_NOW, App, Message, Receive, Send
 from kvmcp.io.listening import BACKLOG, Listener
 
@@ -34,6 +35,7 @@ class UvicornServer:
         config = Config(
             _with_bodies(app),
             interface="asgi3",
+            http=_protocol_for(app),
             lifespan="off",  # whoever runs us holds `HttpApp.running`
             loop="none",
             log_config=None,
@@ -63,6 +65,17 @@ class UvicornServer:
 
     def stop(self) -> None:
         self._server.should_exit = True
+
+
+def _protocol_for(app: App) -> type[asyncio.Protocol] | Literal["auto"]:
+    """What speaks HTTP: with a short way to the calls of an application of ours, where this uvicorn lets us."""
+    if not isinstance(app, HttpApp):
+        return "auto"
+    try:
+        from kvmcp.io import uvicorn_calls
+    except ImportError:  # without httptools, or long after what we know
+        return "auto"
+    return uvicorn_calls.protocol_for(app.post) if uvicorn_calls.is_known() else "auto"
 
 
 def _with_bodies(app: App) -> App:

@@ -496,6 +496,57 @@ def test_a_head_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", [b"authorization", b"Authorization", b"Cookie", b"proxy-authorization", b"x-api-key"]
+)
+def test_no_secret_is_remembered_with_a_head(name: bytes) -> None:
+    known = Heads(Guard("127.0.0.1"))
+    fields = [(b"host", b"localhost"), (b"accept", b"*/*"), (b"content-type", b"application/json")]
+    head, verdict = known.read("POST", [(name, b"Bearer of-the-first"), *fields])
+    assert verdict is PASSED and head.plain is not None
+    assert head.request == Request("POST", fields) and head.headers.get(name.lower()) is None
+    assert known.read("POST", [*fields, (name, b"Bearer of-the-second")])[0] is head
+    assert known.read("POST", fields)[0] is head
+
+
+def _whole(web: Web, message: Json, headers: Json, *, body: bytes | None = None) -> HttpExchange | None:
+    head = heads.read_head(Request("POST", [(k.encode(), v.encode()) for k, v in headers.items()]))
+    text = json.dumps(message).encode() if body is None else body
+    return web.server.open_plain(head, text, web.caller, web.now)
+
+
+def _get_a() -> tuple[Json, Json]:
+    params = call("get", {"key": "a"}) | {"_meta": envelope()}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    return message, modern_headers("tools/call", params)
+
+
+def test_a_plain_call_that_is_here_is_begun_at_once() -> None:
+    web = Web()
+    exchange = _whole(web, *_get_a())
+    assert exchange is not None and web.server.requests == 1
+    [command] = exchange.take_commands()
+    assert isinstance(command, RunBatch)
+    exchange.complete(command.ticket, ["1"], web.now)
+    start, body = exchange.take_parts()
+    assert exchange.is_alone and exchange.closed and web.server.requests == 0
+    general = web.post(*_get_a())
+    assert isinstance(body, BodyPart) and (start, body.data) == (general.start, general.body)
+
+
+def test_what_is_not_plain_is_left_untouched() -> None:
+    web, (message, headers) = Web(limits=Limits(message_bytes=1000)), _get_a()
+    assert _whole(web, message, headers, body=b" " * 1001) is None
+    assert _whole(web, message, headers, body=b"{") is None
+    assert _whole(web, {"jsonrpc": "2.0", "method": "notifications/x"}, headers) is None
+    assert _whole(web, message | {"method": "tools/list"}, headers) is None
+    assert _whole(web, message, headers | {"Accept": "text/html"}) is None
+    assert _whole(web, message, headers | {"Content-Length": "1001"}) is None
+    web.server.begin_shutdown(web.now)
+    assert _whole(web, message, headers) is None
+    assert web.server.requests == 0
+
+
+@pytest.mark.parametrize(
     "name", ["Content-Type", "Mcp-Name", "Mcp-Session-Id", "MCP-Protocol-Version", "Accept"]
 )
 def test_a_head_with_a_line_twice_is_not_plain(name: str) -> None:

@@ -19,6 +19,10 @@ REMEMBERED_HEADS: Final = 256
 REMEMBERED_BYTES: Final = 2048
 """Names and values of a head that is remembered: with `REMEMBERED_HEADS` half a megabyte at most."""
 
+SECRETS: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"x-api-key"})
+"""Headers whose values open doors elsewhere. Nothing here depends on them, and no memory of ours is to hold them
+longer than their request."""
+
 _LINES: Final = frozenset(
     {
         b"content-type",
@@ -48,6 +52,7 @@ class Head(Struct, frozen=True):
     """A request's head, with what there is to know of it."""
 
     request: Request
+    """Without `SECRETS` where `Heads` has read it."""
     headers: Headers
     plain: PlainPost | None
     """None where it is no POST, or one that has to be looked at header by header."""
@@ -61,12 +66,15 @@ class Heads:
         self._known: dict[tuple[object, ...], tuple[Head, Passed | Turned]] = {}
 
     def read(self, method: str, fields: Sequence[Field]) -> tuple[Head, Passed | Turned]:
-        """The head of a request, and whether it may go on."""
+        """The head of a request, `SECRETS` left out, and whether it may go on."""
         key = (method, *map(tuple, fields))
         known = self._known.get(key)
         if known is not None:
             return known
-        request = Request(method, list(fields))
+        public = [(name, value) for name, value in fields if name.lower() not in SECRETS]
+        if len(public) < len(fields):
+            return self.read(method, public)
+        request = Request(method, public)
         read = (read_head(request), self._guard.check(request))
         if sum(len(name) + len(value) for name, value in request.headers) <= REMEMBERED_BYTES:
             if len(self._known) >= REMEMBERED_HEADS:

@@ -95,6 +95,22 @@ class HttpServer:
             self._open_other(exchange, head, caller, now)
         return exchange
 
+    def open_plain(self, head: Head, body: bytes, caller: Caller, now: float) -> HttpExchange | None:
+        """A whole request is here; None, and nothing has happened, where it is not one of `plain_calls`."""
+        plain = head.plain
+        if plain is None or len(body) > self._limits.message_bytes or self._fault(head) is not None:
+            return None
+        message = jsonrpc.decode(body, self._limits)
+        if not isinstance(message, jsonrpc.Request):
+            return None
+        answer = self._plain_calls.begin(plain, message, caller, now)
+        if answer is None:
+            return None
+        exchange = HttpExchange(self, self._limits, now)
+        exchange.answer(answer)
+        self._open[exchange] = _Asked(head, caller)
+        return exchange
+
     def _open_other(self, exchange: HttpExchange, head: Head, caller: Caller, now: float) -> None:
         method, headers = head.request.method, head.headers
         if method == "DELETE":
