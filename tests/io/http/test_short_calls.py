@@ -14,8 +14,9 @@ from kvmcp.backends.base import Done, Ops, Replies
 from kvmcp.io import uvicorn_calls
 from kvmcp.io.asgi import HttpApp
 from kvmcp.server import Server
-from tests.io.http.support import PATIENCE, Json, connected, listening, modern, modern_headers, until_closed
+from tests.io.http.support import Json, connected, listening, modern, modern_headers, until_closed
 from tests.io.support import SlowBackend, make_server
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
