@@ -21,9 +21,10 @@ Answer (21 November 2026, 2 cores of a busy host whose speed moves by half withi
     redis          5.0x      96x        0.24x          0.41x
     redis, trio    5.1x      89x        0.26x          0.45x
 
-Other runs gave 57x to 100x for the dict at depth 64 and 76x to 116x for Redis. Met are depth 1, the first answer on
-asyncio, and with Redis depth 64; not met is depth 64 of the dict (41,000 instructions a call, 7,500 of them SHA-1 for the
-etag) and memory: what asyncio, anyio, msgspec and ssl take before a line of ours is 24.3 MiB, 27.9 with trio.
+At depth 64 other runs gave 57x to 100x for the dict and 73x to 116x for Redis; the longest, of 41 rounds, 85x with Redis
+and 82x on trio as the median of the rounds' own ratios. Met are depth 1 and, on asyncio, the first answer; not met are
+depth 64 (41,000 instructions a call in memory, 7,500 of them SHA-1 for the etag; 52,000 with Redis) and memory: what
+asyncio, anyio, msgspec and ssl take before a line of ours is 24.3 MiB, 27.9 with trio.
 """
 
 import argparse
