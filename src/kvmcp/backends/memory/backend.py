@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 
+from kvmcp.backends.base import Done
 from kvmcp.backends.checks import FAULTS, atomic_fault, ops_fault, set_fault
 from kvmcp.backends.faults import WRONG_TYPE
 from kvmcp.backends.memory import (
@@ -225,7 +226,7 @@ class MemoryBackend:
         run = self._run
         return [run[type(op)](op, now) for op in batch]
 
-    def execute_soon(self, batch: Sequence[Op], done: Callable[[list[Reply]], None]) -> bool:
+    def execute_soon(self, batch: Sequence[Op], done: Done) -> bool:
         """`execute_now`."""
         done(self.execute_now(batch))
         return True

@@ -15,6 +15,7 @@ import anyio
 import hiredis
 from msgspec.structs import replace
 
+from kvmcp.backends.base import Done
 from kvmcp.backends.ops import (
     Atomic,
     Event,
@@ -103,7 +104,7 @@ class RedisBackend:
         (reply,) = await self.execute([Get(_PROBE)])
         return reply.message if isinstance(reply, Failure) else None
 
-    def execute_soon(self, batch: Sequence[Op], done: Callable[[list[Reply]], None]) -> bool:
+    def execute_soon(self, batch: Sequence[Op], done: Done) -> bool:
         """Batches of plain commands for one server, while that takes more."""
         if self._closed or not batch:
             done([CLOSED] * len(batch))
@@ -171,9 +172,7 @@ class RedisBackend:
             return await self._finish(self._lost_plain(batch, call), call.deadline)
         return self._plain_replies(lane, batch, call)
 
-    def _finish_plain(
-        self, lane: Lane, batch: Sequence[Op], call: Call, done: Callable[[list[Reply]], None]
-    ) -> None:
+    def _finish_plain(self, lane: Lane, batch: Sequence[Op], call: Call, done: Done) -> None:
         """The same for who does not wait: reads whose reply was lost are asked again by a task of ours."""
         if call.cause is None:
             done(self._plain_replies(lane, batch, call))
@@ -185,9 +184,7 @@ class RedisBackend:
         else:
             host.spawn(partial(self._finish_later, jobs, call.deadline, done))
 
-    async def _finish_later(
-        self, jobs: list[Job], deadline: float, done: Callable[[list[Reply]], None]
-    ) -> None:
+    async def _finish_later(self, jobs: list[Job], deadline: float, done: Done) -> None:
         try:
             await self._finish(jobs, deadline)
         finally:
@@ -309,7 +306,7 @@ class RedisBackend:
                 self._routes.mistrust(lane)
 
 
-def _give(jobs: list[Job], done: Callable[[list[Reply]], None]) -> None:
+def _give(jobs: list[Job], done: Done) -> None:
     """The replies of jobs; what has none yet was a read that will not be asked again."""
     for job in jobs:
         if not job.done:
