@@ -30,7 +30,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path[:0] = [path for path in (str(ROOT), str(ROOT / "src")) if path not in sys.path]
 
-from benchmarks.stdio import CHUNK, PATIENCE, Load, check_answer, cores, load, redis_server
+from benchmarks.stdio import CHUNK, PATIENCE, Load, check_answer, cores, load, on_store
 from benchmarks.websocket import Contender, Process, Rate
 
 CONNECTIONS: Final = (1, 16, 64)
@@ -406,11 +406,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    args = parse(words)
-    if args.store == "dict":
-        return compare(args, None)
-    with redis_server(cores()[1]) as url:
-        compare(args, url)
+    on_store(parse(words), compare)
 
 
 def compare(args: argparse.Namespace, redis_url: str | None) -> None:

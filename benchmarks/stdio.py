@@ -504,12 +504,16 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    args = parse(words)
+def on_store(args: argparse.Namespace, compare: Callable[[argparse.Namespace, str | None], None]) -> None:
+    """Compare with the store that was asked for; a Redis runs for as long as that takes."""
     if args.store == "dict":
         return compare(args, None)
     with redis_server(cores()[1]) as url:
         compare(args, url)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    on_store(parse(words), compare)
 
 
 def compare(args: argparse.Namespace, redis_url: str | None) -> None:

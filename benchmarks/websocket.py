@@ -40,8 +40,8 @@ from benchmarks.stdio import (
     check_answer,
     cores,
     load,
+    on_store,
     pin,
-    redis_server,
 )
 from kvmcp.io.websocket.frames import Frames
 
@@ -363,11 +363,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    args = parse(words)
-    if args.store == "dict":
-        return compare(args, None)
-    with redis_server(cores()[1]) as url:
-        compare(args, url)
+    on_store(parse(words), compare)
 
 
 def compare(args: argparse.Namespace, redis_url: str | None) -> None:

@@ -13,8 +13,9 @@ from kvmcp.io.asgi import HttpApp, HttpOptions
 from kvmcp.io.endpoint import App
 from kvmcp.io.hypercorn import HttpLimits, HypercornServer
 from kvmcp.io.listening import ListenLimits, listen_tcp
+from kvmcp.io.work import Work
 from kvmcp.server import Server
-from tests.io.support import MODERN_META, make_server
+from tests.io.support import MODERN_META, NoArguments, make_server
 from tests.patience import PATIENCE
 from tests.schema import validate_server_message
 
@@ -211,3 +212,23 @@ async def until_closed(stream: SocketStream) -> bytes:
                 received += await stream.receive()
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 return bytes(received)
+
+
+def add_waiting_tool(server: Server) -> dict[str, Any]:
+    """Add `wait`, which runs until it is let go (`go`), and notes how it ended."""
+    seen: dict[str, Any] = {"started": anyio.Event(), "ended": anyio.Event(), "go": anyio.Event(), "how": ""}
+
+    @server.tool()
+    async def wait(arguments: NoArguments, work: Work) -> str:
+        seen["started"].set()
+        try:
+            await seen["go"].wait()
+            seen["how"] = "finished"
+            return "finished"
+        except anyio.get_cancelled_exc_class():
+            seen["how"] = "cancelled"
+            raise
+        finally:
+            seen["ended"].set()
+
+    return seen

@@ -15,11 +15,10 @@ from kvmcp.backends.base import Ops, Replies
 from kvmcp.backends.ops import Message as StoreMessage, Namespace
 from kvmcp.io.asgi import HttpApp, HttpOptions
 from kvmcp.io.endpoint import Message
-from kvmcp.io.work import Work
 from kvmcp.server import Server
 from tests.io.http.asgi_support import LOCAL, Asked, get, posted
-from tests.io.http.support import ACCEPTS, INITIALIZE, LEGACY, legacy, modern
-from tests.io.support import NoArguments, SlowBackend, make_server
+from tests.io.http.support import ACCEPTS, INITIALIZE, LEGACY, add_waiting_tool, legacy, modern
+from tests.io.support import SlowBackend, make_server
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -31,22 +30,8 @@ GET_A = modern("tools/call", name="redis_get", arguments={"key": "a"})
 def waiting_server(backend: Any = None, **limits: Any) -> tuple[Server, dict[str, Any]]:
     """A server with a tool that runs until it is let go, and notes how it ended."""
     server = make_server(backend, **limits)
-    seen: dict[str, Any] = {"started": anyio.Event(), "ended": anyio.Event(), "go": anyio.Event(), "how": ""}
 
-    @server.tool()
-    async def wait(arguments: NoArguments, work: Work) -> str:
-        seen["started"].set()
-        try:
-            await seen["go"].wait()
-            seen["how"] = "finished"
-            return "finished"
-        except anyio.get_cancelled_exc_class():
-            seen["how"] = "cancelled"
-            raise
-        finally:
-            seen["ended"].set()
-
-    return server, seen
+    return server, add_waiting_tool(server)
 
 
 async def session_of(app: HttpApp) -> dict[str, str]:

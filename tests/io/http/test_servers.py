@@ -19,6 +19,7 @@ from kvmcp.server import Server
 from tests.io.http.support import (
     ACCEPTS,
     Mcp,
+    add_waiting_tool,
     connected,
     legacy,
     listening,
@@ -87,7 +88,6 @@ async def test_a_store_that_makes_wait(kind: str) -> None:
 def asking_server() -> tuple[Server, dict[str, Any]]:
     """A server with tools that ask, report, and note how they ended."""
     server = make_server()
-    seen: dict[str, Any] = {"started": anyio.Event(), "ended": anyio.Event(), "go": anyio.Event(), "how": ""}
 
     @server.tool()
     async def ask(arguments: NoArguments, work: Work) -> str:
@@ -101,20 +101,7 @@ def asking_server() -> tuple[Server, dict[str, Any]]:
         await work.report_progress(1, 2, "half")
         return "done"
 
-    @server.tool()
-    async def wait(arguments: NoArguments, work: Work) -> str:
-        seen["started"].set()
-        try:
-            await seen["go"].wait()
-            seen["how"] = "finished"
-            return "finished"
-        except anyio.get_cancelled_exc_class():
-            seen["how"] = "cancelled"
-            raise
-        finally:
-            seen["ended"].set()
-
-    return server, seen
+    return server, add_waiting_tool(server)
 
 
 async def test_progress_comes_on_the_stream_of_its_call(kind: str) -> None:
